@@ -1,2 +1,6 @@
 #![forbid(unsafe_code)]
-//! orlop.
+//! orlop: an OCI low-level container runtime.
+
+pub mod cgroup;
+pub mod error;
+pub mod plan;

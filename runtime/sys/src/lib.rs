@@ -1,1 +1,16 @@
-//! System calls.
+//! The system calls of orlop. This crate holds the only unsafe code of the workspace.
+//!
+//! Functions take borrowed fds and `&CStr`, return owned fds and [`Errno`], never allocate unless they say so, and
+//! hide the fallbacks for calls that are newer than the kernel floor (5.10).
+
+pub mod bpf;
+pub mod file;
+pub mod mount;
+pub mod process;
+pub mod socket;
+pub mod terminal;
+
+pub use nix::errno::Errno;
+
+/// The result of a system call.
+pub type Result<T> = std::result::Result<T, Errno>;

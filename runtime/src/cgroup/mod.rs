@@ -1,0 +1,1 @@
+//! Control groups: one trait, two file layouts.

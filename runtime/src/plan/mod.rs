@@ -1,0 +1,3 @@
+//! The plan of a container.
+
+pub mod seccomp;
