@@ -1,1 +1,405 @@
-//! file
+//! Files, always relative to a directory fd and never through a symlink that leaves it.
+
+use crate::{Errno, Result};
+use libc::{c_int, c_long};
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+pub use libc::{
+    AT_EMPTY_PATH, O_APPEND, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH,
+    O_RDONLY, O_RDWR, O_WRONLY, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG,
+};
+
+/// Every component stays below the directory fd, as if it were the root (openat2(2), CVE-2021-30465).
+pub const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+/// Below the directory fd, no symlink at all, no mount crossed.
+pub const STRICT: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_XDEV;
+/// As [`IN_ROOT`], but a symlink anywhere is an error (ELOOP): for /proc and /sys (CVE-2019-19921).
+pub const IN_ROOT_NO_SYMLINKS: u64 = IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
+/// Below the directory fd without crossing a mount; ordinary symlinks such as /proc/self are followed.
+pub const BENEATH: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_XDEV;
+
+/// The value of `f_type` of procfs (statfs(2)).
+pub const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+/// The value of `f_type` of devpts (statfs(2)).
+pub const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+/// The value of `f_type` of cgroup v2 (statfs(2)).
+pub const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+
+/// What stat(2) says of a file, as far as a runtime asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Device number of a device node.
+    pub rdev: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Number of links; of a directory of procfs or of a classic file system two plus its sub-directories.
+    pub nlink: u64,
+    /// Device of the file system.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+}
+
+impl Stat {
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.mode & S_IFMT == S_IFDIR
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.mode & S_IFMT == S_IFREG
+    }
+
+    /// Whether it is a character device with this number.
+    pub fn is_char(&self, major: u32, minor: u32) -> bool {
+        self.mode & S_IFMT == S_IFCHR && self.rdev == device(major, minor)
+    }
+}
+
+/// A device number as the kernel packs it (makedev(3)).
+pub fn device(major: u32, minor: u32) -> u64 {
+    libc::makedev(major, minor)
+}
+
+fn owned(fd: c_long) -> Result<OwnedFd> {
+    let fd = Errno::result(fd)?;
+    // SAFETY: the kernel has just made this fd and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// openat2(2): opens `path` relative to `dir`; `resolve` is one of the constants above. Close-on-exec always.
+pub fn openat2(dir: BorrowedFd, path: &CStr, flags: c_int, mode: u32, resolve: u64) -> Result<OwnedFd> {
+    // SAFETY: open_how is plain data for which all zeroes is a valid value.
+    let mut how: libc::open_how = unsafe { MaybeUninit::zeroed().assume_init() };
+    how.flags = (flags | O_CLOEXEC) as u64;
+    how.mode = u64::from(mode);
+    how.resolve = resolve;
+    loop {
+        // SAFETY: path is NUL-terminated and how is a valid open_how of the size given.
+        let fd = unsafe {
+            libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &how, size_of::<libc::open_how>())
+        };
+        match owned(fd) {
+            // A rename or mount somewhere made the walk unsafe to judge: the manual says to try again.
+            Err(Errno::EAGAIN | Errno::EINTR) => continue,
+            other => return other,
+        }
+    }
+}
+
+/// open(2) of a path that is trusted: one of the host's own. Close-on-exec always.
+pub fn open(path: &CStr, flags: c_int, mode: u32) -> Result<OwnedFd> {
+    openat_raw(libc::AT_FDCWD, path, flags, mode)
+}
+
+/// openat(2), for a last component that cannot be a symlink or under a directory that nobody else can write.
+pub fn openat(dir: BorrowedFd, path: &CStr, flags: c_int, mode: u32) -> Result<OwnedFd> {
+    openat_raw(dir.as_raw_fd(), path, flags, mode)
+}
+
+fn openat_raw(dir: RawFd, path: &CStr, flags: c_int, mode: u32) -> Result<OwnedFd> {
+    loop {
+        // SAFETY: path is NUL-terminated; the other arguments are plain numbers.
+        let fd = unsafe { libc::openat(dir, path.as_ptr(), flags | O_CLOEXEC, mode) };
+        match owned(c_long::from(fd)) {
+            Err(Errno::EINTR) => continue,
+            other => return other,
+        }
+    }
+}
+
+fn to_stat(st: &libc::stat) -> Stat {
+    Stat {
+        mode: st.st_mode,
+        rdev: st.st_rdev,
+        uid: st.st_uid,
+        gid: st.st_gid,
+        nlink: st.st_nlink as u64,
+        dev: st.st_dev,
+        ino: st.st_ino,
+    }
+}
+
+/// fstat(2); works on O_PATH fds.
+pub fn fstat(fd: BorrowedFd) -> Result<Stat> {
+    let mut st = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: st is a valid place for a stat structure.
+    Errno::result(unsafe { libc::fstat(fd.as_raw_fd(), st.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so the kernel filled it.
+    Ok(to_stat(unsafe { st.assume_init_ref() }))
+}
+
+/// fstatat(2) of a name in `dir`, not following it when it is a symlink.
+pub fn lstatat(dir: BorrowedFd, name: &CStr) -> Result<Stat> {
+    statat(dir.as_raw_fd(), name, libc::AT_SYMLINK_NOFOLLOW)
+}
+
+/// stat(2), following symlinks: only for paths in which that is meant.
+pub fn stat(path: &CStr) -> Result<Stat> {
+    statat(libc::AT_FDCWD, path, 0)
+}
+
+fn statat(dir: RawFd, name: &CStr, flags: c_int) -> Result<Stat> {
+    let mut st = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: name is NUL-terminated and st is a valid place for a stat structure.
+    Errno::result(unsafe { libc::fstatat(dir, name.as_ptr(), st.as_mut_ptr(), flags) })?;
+    // SAFETY: the call succeeded, so the kernel filled it.
+    Ok(to_stat(unsafe { st.assume_init_ref() }))
+}
+
+/// The file system type (`f_type` of fstatfs(2)) that a file is on; works on O_PATH fds.
+pub fn fs_type(fd: BorrowedFd) -> Result<i64> {
+    let mut st = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: st is a valid place for a statfs structure.
+    Errno::result(unsafe { libc::fstatfs(fd.as_raw_fd(), st.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so the kernel filled it.
+    Ok(unsafe { st.assume_init_ref() }.f_type as i64)
+}
+
+/// The file system type of a path of the host.
+pub fn fs_type_of(path: &CStr) -> Result<i64> {
+    let mut st = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: path is NUL-terminated and st is a valid place for a statfs structure.
+    Errno::result(unsafe { libc::statfs(path.as_ptr(), st.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so the kernel filled it.
+    Ok(unsafe { st.assume_init_ref() }.f_type as i64)
+}
+
+/// mkdirat(2): one new directory.
+pub fn mkdirat(dir: BorrowedFd, name: &CStr, mode: u32) -> Result<()> {
+    // SAFETY: name is NUL-terminated.
+    Errno::result(unsafe { libc::mkdirat(dir.as_raw_fd(), name.as_ptr(), mode) }).map(drop)
+}
+
+/// mknodat(2): a device node, fifo or empty regular file; never follows a symlink and never opens what it makes.
+pub fn mknodat(dir: BorrowedFd, name: &CStr, mode: u32, device: u64) -> Result<()> {
+    // SAFETY: name is NUL-terminated.
+    Errno::result(unsafe { libc::mknodat(dir.as_raw_fd(), name.as_ptr(), mode, device) }).map(drop)
+}
+
+/// symlinkat(2).
+pub fn symlinkat(target: &CStr, dir: BorrowedFd, name: &CStr) -> Result<()> {
+    // SAFETY: both strings are NUL-terminated.
+    Errno::result(unsafe { libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), name.as_ptr()) }).map(drop)
+}
+
+/// unlinkat(2) of a file that is not a directory.
+pub fn unlinkat(dir: BorrowedFd, name: &CStr) -> Result<()> {
+    // SAFETY: name is NUL-terminated.
+    Errno::result(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) }).map(drop)
+}
+
+/// readlinkat(2) into `buf`; the link's text, cut at the buffer's end.
+pub fn readlinkat<'b>(dir: BorrowedFd, name: &CStr, buf: &'b mut [u8]) -> Result<&'b [u8]> {
+    // SAFETY: name is NUL-terminated and buf is valid for its length.
+    let n = unsafe { libc::readlinkat(dir.as_raw_fd(), name.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) };
+    let n = Errno::result(n)? as usize;
+    Ok(buf.get(..n).unwrap_or_default())
+}
+
+/// fchownat(2) of a name in `dir`, not following it when it is a symlink.
+pub fn lchownat(dir: BorrowedFd, name: &CStr, uid: u32, gid: u32) -> Result<()> {
+    // SAFETY: name is NUL-terminated.
+    Errno::result(unsafe { libc::fchownat(dir.as_raw_fd(), name.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) })
+        .map(drop)
+}
+
+/// fchown(2).
+pub fn fchown(fd: BorrowedFd, uid: u32, gid: u32) -> Result<()> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::fchown(fd.as_raw_fd(), uid, gid) }).map(drop)
+}
+
+/// fchmod(2).
+pub fn fchmod(fd: BorrowedFd, mode: u32) -> Result<()> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::fchmod(fd.as_raw_fd(), mode) }).map(drop)
+}
+
+/// fchmodat(2) of a name in `dir`. The caller has made that name itself and knows that it is no symlink.
+pub fn chmodat(dir: BorrowedFd, name: &CStr, mode: u32) -> Result<()> {
+    // SAFETY: name is NUL-terminated.
+    Errno::result(unsafe { libc::fchmodat(dir.as_raw_fd(), name.as_ptr(), mode, 0) }).map(drop)
+}
+
+/// Whether the caller's effective ids may execute `path` (faccessat2(2) with AT_EACCESS, 5.8).
+pub fn executable(path: &CStr) -> Result<()> {
+    // SAFETY: path is NUL-terminated.
+    let r = unsafe { libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
+    Errno::result(r).map(drop)
+}
+
+/// read(2), again when interrupted.
+pub fn read(fd: BorrowedFd, buf: &mut [u8]) -> Result<usize> {
+    loop {
+        // SAFETY: buf is valid for its length.
+        let n = unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) };
+        match Errno::result(n) {
+            Err(Errno::EINTR) => continue,
+            other => return other.map(|n| n as usize),
+        }
+    }
+}
+
+/// write(2) once, again when interrupted: kernel files (procfs, cgroups) take a value in one call or not at all.
+pub fn write(fd: BorrowedFd, data: &[u8]) -> Result<usize> {
+    loop {
+        // SAFETY: data is valid for its length.
+        let n = unsafe { libc::write(fd.as_raw_fd(), data.as_ptr().cast(), data.len()) };
+        match Errno::result(n) {
+            Err(Errno::EINTR) => continue,
+            other => return other.map(|n| n as usize),
+        }
+    }
+}
+
+/// Copies at most `len` bytes within the kernel (sendfile(2)); how many were copied.
+pub fn sendfile(out: BorrowedFd, input: BorrowedFd, len: usize) -> Result<usize> {
+    // SAFETY: a null offset means the file position of `input`.
+    let n = unsafe { libc::sendfile(out.as_raw_fd(), input.as_raw_fd(), std::ptr::null_mut(), len) };
+    Errno::result(n).map(|n| n as usize)
+}
+
+/// lseek(2) to an absolute offset.
+pub fn seek(fd: BorrowedFd, offset: i64) -> Result<()> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::lseek(fd.as_raw_fd(), offset, libc::SEEK_SET) }).map(drop)
+}
+
+/// dup3(2) onto 0, 1 or 2: the copy is not close-on-exec.
+pub fn dup_to_stdio(fd: BorrowedFd, to: RawFd) -> Result<()> {
+    if fd.as_raw_fd() == to {
+        return Ok(());
+    }
+    // SAFETY: replacing what stands at `to` is what the caller asks for; std's handles 0..=2 stay valid fds.
+    Errno::result(unsafe { libc::dup3(fd.as_raw_fd(), to, 0) }).map(drop)
+}
+
+/// Marks every fd from `first` up close-on-exec (close_range(2) with CLOSE_RANGE_CLOEXEC, 5.11), so that none leaks
+/// into the container (CVE-2024-21626).
+pub fn cloexec_from(first: u32) -> Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: plain numbers; no fd is closed, so no owner is invalidated.
+    let r = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) };
+    Errno::result(r).map(drop)
+}
+
+/// Whether `fd` is open in this process.
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: plain numbers.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+/// flock(2), exclusive; waits when `wait`, else EWOULDBLOCK says that another process holds it.
+pub fn lock(fd: BorrowedFd, wait: bool) -> Result<()> {
+    let op = libc::LOCK_EX | if wait { 0 } else { libc::LOCK_NB };
+    loop {
+        // SAFETY: plain numbers.
+        match Errno::result(unsafe { libc::flock(fd.as_raw_fd(), op) }) {
+            Err(Errno::EINTR) => continue,
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// The longest path that the walkers below take, with its NUL.
+pub const PATH_MAX: usize = 4096;
+
+/// Opens a directory below `root` as if `root` were `/`, making what is missing (mode 0755) on the way: each new
+/// component is made by mkdirat in a directory that is held by fd (CVE-2024-45310). Allocates nothing.
+pub fn mkdir_all_in_root(root: BorrowedFd, path: &CStr) -> Result<OwnedFd> {
+    let whole = openat2(root, path, O_PATH | O_DIRECTORY, 0, IN_ROOT);
+    if !matches!(whole, Err(Errno::ENOENT)) {
+        return whole;
+    }
+    let mut buf = [0u8; PATH_MAX];
+    let bytes = path.to_bytes();
+    let mut parent = openat2(root, c".", O_PATH | O_DIRECTORY, 0, IN_ROOT)?;
+    let mut end = 0;
+    loop {
+        let rest = bytes.get(end..).unwrap_or_default();
+        let Some(start) = rest.iter().position(|b| *b != b'/').map(|skip| end + skip) else { return Ok(parent) };
+        let length = bytes.get(start..).unwrap_or_default().iter().take_while(|b| **b != b'/').count();
+        end = start + length;
+        let prefix = c_prefix(&mut buf, bytes, end)?;
+        parent = match openat2(root, prefix, O_PATH | O_DIRECTORY, 0, IN_ROOT) {
+            Err(Errno::ENOENT) => {
+                let name = prefix.to_bytes_with_nul().get(start..).ok_or(Errno::EINVAL)?;
+                let name = CStr::from_bytes_with_nul(name).map_err(|_| Errno::EINVAL)?;
+                match mkdirat(parent.as_fd(), name, 0o755) {
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(e) => return Err(e),
+                }
+                openat2(parent.as_fd(), name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0, STRICT & !libc::RESOLVE_NO_XDEV)?
+            }
+            other => other?,
+        };
+    }
+}
+
+/// The first `end` bytes of a path as a C string in `buf`.
+fn c_prefix<'b>(buf: &'b mut [u8; PATH_MAX], bytes: &[u8], end: usize) -> Result<&'b CStr> {
+    let part = bytes.get(..end).ok_or(Errno::EINVAL)?;
+    buf.get_mut(..end).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(part);
+    *buf.get_mut(end).ok_or(Errno::ENAMETOOLONG)? = 0;
+    CStr::from_bytes_with_nul(buf.get(..=end).unwrap_or_default()).map_err(|_| Errno::EINVAL)
+}
+
+/// Opens (O_PATH) a file below `root` as if `root` were `/`, making an empty one, and the directories to it, when it is missing.
+/// Allocates nothing.
+pub fn touch_in_root(root: BorrowedFd, path: &CStr) -> Result<OwnedFd> {
+    let there = openat2(root, path, O_PATH, 0, IN_ROOT);
+    if !matches!(there, Err(Errno::ENOENT)) {
+        return there;
+    }
+    let (parent, name) = parent_in_root(root, path)?;
+    match mknodat(parent.as_fd(), name, S_IFREG | 0o644, 0) {
+        Ok(()) | Err(Errno::EEXIST) => {
+            openat2(parent.as_fd(), name, O_PATH | O_NOFOLLOW, 0, STRICT & !libc::RESOLVE_NO_XDEV)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// The directory of a path below `root`, made when it is missing, and the path's last component.
+pub fn parent_in_root<'p>(root: BorrowedFd, path: &'p CStr) -> Result<(OwnedFd, &'p CStr)> {
+    let bytes = path.to_bytes();
+    let slash = bytes.iter().rposition(|b| *b == b'/');
+    let name = path.to_bytes_with_nul().get(slash.map_or(0, |s| s + 1)..).ok_or(Errno::EINVAL)?;
+    let name = CStr::from_bytes_with_nul(name).map_err(|_| Errno::EINVAL)?;
+    if matches!(name.to_bytes(), b"" | b"." | b"..") {
+        return Err(Errno::EINVAL);
+    }
+    let mut buf = [0u8; PATH_MAX];
+    let parent = c_prefix(&mut buf, bytes, slash.unwrap_or(0))?;
+    let parent = if parent.is_empty() { c"." } else { parent };
+    Ok((mkdir_all_in_root(root, parent)?, name))
+}
+
+/// memfd_create(2), close-on-exec: an anonymous file for a child's output.
+pub fn memfd(name: &CStr) -> Result<OwnedFd> {
+    // SAFETY: name is NUL-terminated.
+    let fd = unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), libc::MFD_CLOEXEC) };
+    owned(fd)
+}
+
+/// ftruncate(2).
+pub fn truncate(fd: BorrowedFd, len: i64) -> Result<()> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::ftruncate(fd.as_raw_fd(), len) }).map(drop)
+}
+
+/// A pipe, both ends close-on-exec: (reader, writer).
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    // SAFETY: fds is a valid place for two numbers.
+    Errno::result(unsafe { libc::pipe2(fds.as_mut_ptr(), O_CLOEXEC) })?;
+    Ok((owned(c_long::from(fds[0]))?, owned(c_long::from(fds[1]))?))
+}

@@ -1,14 +1,13 @@
 //! The system calls of orlop. This crate holds the only unsafe code of the workspace.
 //!
-//! Functions take borrowed fds and `&CStr`, return owned fds and [`Errno`], never allocate unless they say so, and
-//! hide the fallbacks for calls that are newer than the kernel floor (5.10).
+//! Functions take borrowed fds and `&CStr`, return owned fds and [`Errno`], and never allocate unless they say so. The
+//! kernel floor is 5.12 (mount_setattr; close_range with CLOEXEC is of 5.11), so that no call needs a second way.
 
 pub mod bpf;
 pub mod file;
 pub mod mount;
 pub mod process;
 pub mod socket;
-pub mod terminal;
 
 pub use nix::errno::Errno;
 

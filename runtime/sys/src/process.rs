@@ -1,1 +1,555 @@
-//! process
+//! Processes: clone3 and everything that a new process does to itself before it executes the user's program.
+
+use crate::file;
+use crate::{Errno, Result};
+use libc::{c_int, c_long, c_ulong};
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+pub use libc::{
+    CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, CLONE_PARENT,
+    SIGCHLD, SIGCONT, SIGKILL, SIGPIPE, SIGTERM,
+};
+
+/// CLONE_NEWTIME (time_namespaces(7)); lies in clone's signal byte, so only clone3, unshare and setns take it.
+pub const CLONE_NEWTIME: c_int = 0x80;
+
+/// A set of signals as the kernel has it.
+#[derive(Clone, Copy, Debug)]
+pub struct SignalMask(u64);
+
+fn sigprocmask(how: c_int, new: u64) -> SignalMask {
+    let mut old = 0u64;
+    // SAFETY: both pointers are to 8 bytes, the size of the kernel's sigset. The raw call is used because libc's own
+    // keeps its internal signals out of the set. It fails only on bad arguments.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &new, &mut old, size_of::<u64>()) };
+    SignalMask(old)
+}
+
+/// Blocks every signal; the mask from before is for [`restore_signals`].
+pub fn block_signals() -> SignalMask {
+    sigprocmask(libc::SIG_BLOCK, u64::MAX)
+}
+
+/// Sets the mask back to what it was.
+pub fn restore_signals(mask: SignalMask) {
+    sigprocmask(libc::SIG_SETMASK, mask.0);
+}
+
+/// Unblocks every signal and undoes the ignoring of SIGPIPE that Rust's start-up does: what a new program expects.
+/// Handlers have gone with CLONE_CLEAR_SIGHAND; signals that our caller ignores stay ignored, as execve(2) has it.
+pub fn reset_signals() {
+    // SAFETY: SIG_DFL is no function of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    sigprocmask(libc::SIG_SETMASK, 0);
+}
+
+/// A child made by [`clone3`]: its pid in our pid namespace, and a pidfd.
+#[derive(Debug)]
+pub struct Child {
+    /// The pid as we see it.
+    pub pid: i32,
+    /// Refers to this very process, whatever becomes of the pid.
+    pub pidfd: OwnedFd,
+}
+
+/// clone3(2): runs `child` in a new process with `flags` (CLONE_NEW*, CLONE_PARENT), born inside `cgroup` (v2) when given.
+///
+/// The process must have one thread: in the child of a process with more, a lock may be held for ever. The child starts with every signal blocked
+/// and handlers reset; it must not allocate, and it cannot return: the closure gives an exit status.
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>, child: impl FnOnce() -> u8) -> Result<Child> {
+    const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    if file::stat(c"/proc/self/task")?.nlink != 3 {
+        return Err(Errno::EDEADLK);
+    }
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is plain data for which all zeroes is a valid value.
+    let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
+    args.flags = flags | CLONE_CLEAR_SIGHAND | libc::CLONE_PIDFD as u64;
+    args.pidfd = (&raw mut pidfd) as u64;
+    if flags & CLONE_PARENT as u64 == 0 {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
+    if let Some(dir) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = dir.as_raw_fd() as u64;
+    }
+    let mask = block_signals();
+    // SAFETY: without CLONE_VM the child has its own copy of memory, and the one thread continues on the same stack.
+    // The raw call skips libc's fork handlers, which is sound because there is one thread and the child only makes
+    // system calls.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &args, size_of::<libc::clone_args>()) };
+    if pid == 0 {
+        let guard = ExitGuard;
+        let status = child();
+        std::mem::forget(guard);
+        exit(status);
+    }
+    restore_signals(mask);
+    let pid = Errno::result(pid)? as i32;
+    // SAFETY: CLONE_PIDFD has stored a new fd.
+    Ok(Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+/// Keeps a panic in the child from unwinding into code that belongs to the parent.
+struct ExitGuard;
+
+impl Drop for ExitGuard {
+    fn drop(&mut self) {
+        exit(255);
+    }
+}
+
+/// _exit(2): ends the process at once, running nothing.
+pub fn exit(status: u8) -> ! {
+    // SAFETY: does not return.
+    unsafe { libc::_exit(c_int::from(status)) }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It exited with this status.
+    Status(u8),
+    /// It was killed by this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// What a shell would give: the status, or 128 + the signal.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Status(s) => s,
+            Exit::Signal(n) => (128 + n) as u8,
+        }
+    }
+}
+
+/// waitid(2) on a pidfd of a child of ours; reaps it. `None` when it has not ended and `wait` is false.
+pub fn wait(pidfd: BorrowedFd, wait: bool) -> Result<Option<Exit>> {
+    // SAFETY: siginfo is plain data for which all zeroes is a valid value.
+    let mut info: libc::siginfo_t = unsafe { MaybeUninit::zeroed().assume_init() };
+    let options = libc::WEXITED | libc::__WALL | if wait { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: info is a valid place for a siginfo structure.
+        let r = unsafe { libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, &mut info, options) };
+        match Errno::result(r) {
+            Err(Errno::EINTR) => continue,
+            Err(e) => return Err(e),
+            Ok(_) => break,
+        }
+    }
+    // SAFETY: the call succeeded, so these fields are the ones that it filled (or zero).
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok(match (pid, info.si_code) {
+        (0, _) => None,
+        (_, libc::CLD_EXITED) => Some(Exit::Status(status as u8)),
+        _ => Some(Exit::Signal(status)),
+    })
+}
+
+/// waitpid(2) with -1 and WNOHANG: reaps any one child that has ended (a subreaper's adopted ones).
+pub fn reap_any() -> Option<i32> {
+    let mut status = 0;
+    // SAFETY: status is a valid place for a number.
+    let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::__WALL) };
+    (pid > 0).then_some(pid)
+}
+
+/// pidfd_open(2).
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel has just made this fd.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// pidfd_send_signal(2). Signal 0 only asks whether the process is there.
+pub fn pidfd_signal(pidfd: BorrowedFd, signal: i32) -> Result<()> {
+    // SAFETY: a null siginfo means the same as kill(2).
+    let r = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
+    Errno::result(r).map(drop)
+}
+
+/// poll(2) on up to four fds: the returned events of each. `timeout` in milliseconds, negative for ever.
+pub fn poll<const N: usize>(fds: [(BorrowedFd, i16); N], timeout: i32) -> Result<[i16; N]> {
+    let mut set = fds.map(|(fd, events)| libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 });
+    // SAFETY: set is an array of that many pollfd structures.
+    Errno::result(unsafe { libc::poll(set.as_mut_ptr(), N as libc::nfds_t, timeout) })?;
+    Ok(set.map(|p| p.revents))
+}
+
+pub use libc::{POLLERR, POLLHUP, POLLIN, POLLOUT};
+
+/// setns(2) into what `fd` refers to: a namespace file, or a pidfd with several CLONE_NEW* flags at once (5.8).
+pub fn setns(fd: BorrowedFd, flags: c_int) -> Result<()> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::setns(fd.as_raw_fd(), flags) }).map(drop)
+}
+
+/// unshare(2).
+pub fn unshare(flags: c_int) -> Result<()> {
+    // SAFETY: plain numbers; the process has one thread.
+    Errno::result(unsafe { libc::unshare(flags) }).map(drop)
+}
+
+fn prctl(option: c_int, a: c_ulong, b: c_ulong) -> Result<c_int> {
+    // SAFETY: every option used here takes plain numbers (PR_SET_NAME: see its caller).
+    Errno::result(unsafe { libc::prctl(option, a, b, 0 as c_ulong, 0 as c_ulong) })
+}
+
+/// PR_SET_DUMPABLE: 0 keeps /proc/PID and ptrace from everyone but root of the initial user namespace (CVE-2016-9962).
+pub fn set_dumpable(on: bool) -> Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, c_ulong::from(on), 0).map(drop)
+}
+
+/// PR_SET_NO_NEW_PRIVS.
+pub fn set_no_new_privs() -> Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
+}
+
+/// PR_SET_KEEPCAPS: permitted capabilities survive the change of uid.
+pub fn set_keep_caps(on: bool) -> Result<()> {
+    prctl(libc::PR_SET_KEEPCAPS, c_ulong::from(on), 0).map(drop)
+}
+
+/// PR_CAPBSET_DROP of one capability; EINVAL for a number that the kernel does not have.
+pub fn drop_bounding(capability: u8) -> Result<()> {
+    prctl(libc::PR_CAPBSET_DROP, c_ulong::from(capability), 0).map(drop)
+}
+
+/// PR_CAPBSET_READ: whether the bounding set has it; EINVAL for a number that the kernel does not have.
+pub fn in_bounding(capability: u8) -> Result<bool> {
+    prctl(libc::PR_CAPBSET_READ, c_ulong::from(capability), 0).map(|r| r == 1)
+}
+
+/// PR_CAP_AMBIENT_CLEAR_ALL.
+pub fn clear_ambient() -> Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong, 0).map(drop)
+}
+
+/// PR_CAP_AMBIENT_RAISE of one capability, which must be permitted and inheritable.
+pub fn raise_ambient(capability: u8) -> Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as c_ulong, c_ulong::from(capability)).map(drop)
+}
+
+/// PR_SET_CHILD_SUBREAPER.
+pub fn set_subreaper() -> Result<()> {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).map(drop)
+}
+
+/// PR_SET_PDEATHSIG: this process gets `signal` when the thread that made it ends.
+pub fn set_parent_death_signal(signal: c_int) -> Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, signal as c_ulong, 0).map(drop)
+}
+
+/// PR_SET_NAME: at most 15 bytes count.
+pub fn set_name(name: &CStr) -> Result<()> {
+    prctl(libc::PR_SET_NAME, name.as_ptr() as c_ulong, 0).map(drop)
+}
+
+/// The sets of capset(2), one bit a capability.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// What the process may use now.
+    pub effective: u64,
+    /// What it may put into effect.
+    pub permitted: u64,
+    /// What a program with inheritable file capabilities gets.
+    pub inheritable: u64,
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+/// capset(2) of this process.
+pub fn set_capabilities(caps: &Capabilities) -> Result<()> {
+    let header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let half = |shift: u32| CapData {
+        effective: (caps.effective >> shift) as u32,
+        permitted: (caps.permitted >> shift) as u32,
+        inheritable: (caps.inheritable >> shift) as u32,
+    };
+    let data = [half(0), half(32)];
+    // SAFETY: version 3 takes a header and two data structures.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &header, data.as_ptr()) }).map(drop)
+}
+
+/// capget(2) of this process.
+pub fn capabilities() -> Result<Capabilities> {
+    let header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 takes a header and fills two data structures.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capget, &header, data.as_mut_ptr()) })?;
+    let join = |f: fn(&CapData) -> u32| u64::from(f(&data[0])) | u64::from(f(&data[1])) << 32;
+    Ok(Capabilities {
+        effective: join(|d| d.effective),
+        permitted: join(|d| d.permitted),
+        inheritable: join(|d| d.inheritable),
+    })
+}
+
+/// setresuid(2), all three the same. The raw call: libc's own would signal other threads.
+pub fn set_uid(uid: u32) -> Result<()> {
+    // SAFETY: plain numbers; the process has one thread.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// setresgid(2), all three the same.
+pub fn set_gid(gid: u32) -> Result<()> {
+    // SAFETY: plain numbers; the process has one thread.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+/// setgroups(2) to exactly this list (CVE-2022-36109).
+pub fn set_groups(gids: &[u32]) -> Result<()> {
+    // SAFETY: gids is valid for its length.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setgroups, gids.len(), gids.as_ptr()) }).map(drop)
+}
+
+/// The effective uid.
+pub fn euid() -> u32 {
+    // SAFETY: cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// The effective gid.
+pub fn egid() -> u32 {
+    // SAFETY: cannot fail.
+    unsafe { libc::getegid() }
+}
+
+/// The pid in the caller's own pid namespace. The raw call: a libc may remember the parent's across clone3.
+pub fn pid() -> i32 {
+    // SAFETY: cannot fail.
+    unsafe { libc::syscall(libc::SYS_getpid) as i32 }
+}
+
+/// umask(2).
+pub fn umask(mask: u32) {
+    // SAFETY: cannot fail.
+    unsafe { libc::umask(mask) };
+}
+
+/// setsid(2): a new session without a terminal.
+pub fn setsid() -> Result<()> {
+    // SAFETY: no arguments.
+    Errno::result(unsafe { libc::setsid() }).map(drop)
+}
+
+/// sethostname(2).
+pub fn set_hostname(name: &[u8]) -> Result<()> {
+    // SAFETY: name is valid for its length.
+    Errno::result(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }).map(drop)
+}
+
+/// setdomainname(2).
+pub fn set_domainname(name: &[u8]) -> Result<()> {
+    // SAFETY: name is valid for its length.
+    Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
+}
+
+/// chdir(2).
+pub fn chdir(path: &CStr) -> Result<()> {
+    // SAFETY: path is NUL-terminated.
+    Errno::result(unsafe { libc::chdir(path.as_ptr()) }).map(drop)
+}
+
+/// fchdir(2); works on O_PATH fds.
+pub fn fchdir(fd: BorrowedFd) -> Result<()> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::fchdir(fd.as_raw_fd()) }).map(drop)
+}
+
+/// chroot(2).
+pub fn chroot(path: &CStr) -> Result<()> {
+    // SAFETY: path is NUL-terminated.
+    Errno::result(unsafe { libc::chroot(path.as_ptr()) }).map(drop)
+}
+
+/// Whether the working directory lies below the root: the kernel's getcwd(2) gives `(unreachable)` for one that does
+/// not (CVE-2024-21626). The raw call, because libc's own hides that answer.
+pub fn cwd_is_inside_root() -> Result<bool> {
+    let mut buf = [0u8; file::PATH_MAX];
+    // SAFETY: buf is valid for its length.
+    let n = unsafe { libc::syscall(libc::SYS_getcwd, buf.as_mut_ptr(), buf.len()) };
+    Errno::result(n)?;
+    Ok(buf[0] == b'/')
+}
+
+/// A null-terminated array of C strings, for execve(2): made before the clone, so that the child need not allocate.
+#[derive(Debug)]
+pub struct Strings {
+    owned: Vec<std::ffi::CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl Strings {
+    /// Takes the strings; the heap blocks that they own do not move with the vector.
+    pub fn new(owned: Vec<std::ffi::CString>) -> Strings {
+        let pointers = owned.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
+        Strings { owned, pointers }
+    }
+
+    /// The strings.
+    pub fn list(&self) -> &[std::ffi::CString] {
+        &self.owned
+    }
+}
+
+/// An environment of which one entry may be replaced in the child, where nothing can be allocated.
+pub fn exec(path: &CStr, args: &Strings, env: &Strings) -> Errno {
+    // SAFETY: path is NUL-terminated, both arrays are null-terminated and their strings live as long as they do.
+    unsafe { libc::execve(path.as_ptr(), args.pointers.as_ptr(), env.pointers.as_ptr()) };
+    Errno::last()
+}
+
+/// [`exec`] with the entry `index` of the environment replaced by `value`; in place, as nothing may be allocated.
+pub fn exec_with(path: &CStr, args: &Strings, env: &Strings, index: usize, value: &CStr) -> Errno {
+    const MOST: usize = 8192;
+    let mut pointers = [std::ptr::null::<libc::c_char>(); MOST];
+    let Some(place) = pointers.get_mut(..env.pointers.len()) else { return exec(path, args, env) };
+    place.copy_from_slice(&env.pointers);
+    if let Some(entry) = place.get_mut(index) {
+        *entry = value.as_ptr();
+    }
+    // SAFETY: as in `exec`; the copied array is null-terminated like its original.
+    unsafe { libc::execve(path.as_ptr(), args.pointers.as_ptr(), pointers.as_ptr()) };
+    Errno::last()
+}
+
+/// prlimit(2): sets a limit of the process `pid` (0: this one).
+pub fn set_rlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: limit is an rlimit64 structure; a null pointer means that the old one is not wanted.
+    let r =
+        unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &limit, std::ptr::null_mut::<libc::rlimit64>()) };
+    Errno::result(r).map(drop)
+}
+
+/// A limit of this process: (soft, hard).
+pub fn rlimit(resource: u32) -> Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a null pointer means that nothing is set; limit is a valid place for the old one.
+    let r = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, std::ptr::null::<libc::rlimit64>(), &mut limit) };
+    Errno::result(r)?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// keyctl(2) KEYCTL_JOIN_SESSION_KEYRING: a session keyring of this name; its serial number.
+pub fn join_session_keyring(name: &CStr) -> Result<i32> {
+    const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
+    // SAFETY: name is NUL-terminated.
+    let r = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr(), 0, 0, 0) };
+    Errno::result(r).map(|serial| serial as i32)
+}
+
+/// keyctl(2): adds `bits` to the permissions of a key. The present ones stand in KEYCTL_DESCRIBE's text
+/// `type;uid;gid;PERM;description`, PERM being eight hexadecimal digits.
+pub fn add_key_permissions(serial: i32, bits: u32) -> Result<()> {
+    const KEYCTL_SETPERM: c_int = 5;
+    const KEYCTL_DESCRIBE: c_int = 6;
+    let mut buf = [0u8; 1024];
+    // SAFETY: buf is valid for its length.
+    let n = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, serial, buf.as_mut_ptr(), buf.len(), 0) };
+    Errno::result(n)?;
+    let field = buf.split(|b| *b == b';').nth(3).unwrap_or_default();
+    let mut present = 0u32;
+    for digit in field {
+        let digit = (*digit as char).to_digit(16).ok_or(Errno::EINVAL)?;
+        present = present.checked_mul(16).ok_or(Errno::EINVAL)? + digit;
+    }
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, serial, present | bits, 0, 0) }).map(drop)
+}
+
+/// personality(2).
+pub fn set_personality(persona: u32) -> Result<()> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_personality, c_ulong::from(persona)) }).map(drop)
+}
+
+/// The first version of struct sched_attr (sched_setattr(2)).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SchedAttr {
+    /// Size of this structure.
+    pub size: u32,
+    /// SCHED_*.
+    pub policy: u32,
+    /// SCHED_FLAG_*.
+    pub flags: u64,
+    /// Of SCHED_OTHER and SCHED_BATCH.
+    pub nice: i32,
+    /// Of SCHED_FIFO and SCHED_RR.
+    pub priority: u32,
+    /// Of SCHED_DEADLINE, nanoseconds.
+    pub runtime: u64,
+    /// Of SCHED_DEADLINE, nanoseconds.
+    pub deadline: u64,
+    /// Of SCHED_DEADLINE, nanoseconds.
+    pub period: u64,
+    /// Lowest utilisation, 0 to 1024.
+    pub util_min: u32,
+    /// Highest utilisation, 0 to 1024.
+    pub util_max: u32,
+}
+
+/// sched_setattr(2) of this process.
+pub fn set_scheduler(attr: &SchedAttr) -> Result<()> {
+    let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..*attr };
+    // SAFETY: attr carries its own size.
+    Errno::result(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attr, 0) }).map(drop)
+}
+
+/// ioprio_set(2) of this process; `value` is class << 13 | level.
+pub fn set_io_priority(value: u32) -> Result<()> {
+    const IOPRIO_WHO_PROCESS: c_int = 1;
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) }).map(drop)
+}
+
+/// sched_setaffinity(2) of this process; bit n of word n / 64 is CPU n.
+pub fn set_affinity(mask: &[u64]) -> Result<()> {
+    // SAFETY: mask is valid for its length in bytes.
+    let r = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) };
+    Errno::result(r).map(drop)
+}
+
+/// The clock ticks after boot at which a process started do not repeat with its pid; see `state`.
+pub fn clock_ticks_per_second() -> c_long {
+    // SAFETY: plain numbers.
+    unsafe { libc::sysconf(libc::_SC_CLK_TCK) }
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC, for deadlines.
+pub fn monotonic() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: now is a valid place for a timespec; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// nanosleep(2) of at most `ms` milliseconds.
+pub fn sleep_ms(ms: u64) {
+    let time = libc::timespec { tv_sec: (ms / 1000) as _, tv_nsec: (ms % 1000 * 1_000_000) as _ };
+    // SAFETY: time is a valid timespec; the rest after an interruption is not wanted.
+    unsafe { libc::nanosleep(&time, std::ptr::null_mut()) };
+}
