@@ -1,3 +1,447 @@
-//! The plan of a container.
+//! The plan: what config.json asks for, as a flat list of steps that the child of the one clone walks.
+//!
+//! Everything here is pure: no system call is made, so a plan can be tested without root, and printed. The child
+//! needs no allocation because every string, mask and program is already built; the parent can name the field of a
+//! failed step because it owns the same list. Read [`plan`] to know what a container is, in which order it is made,
+//! and why in that order.
 
+mod describe;
+mod mounts;
+mod namespaces;
+mod process;
 pub mod seccomp;
+
+use crate::cgroup::Paths;
+use crate::error::{Error, Kind, Result, invalid};
+use oci_spec::runtime::{LinuxNamespaceType as Ns, Process, Spec};
+use orlop_sys::bpf::Insn;
+use orlop_sys::mount::Attr;
+use orlop_sys::process::{Capabilities, SchedAttr, Strings};
+use std::borrow::Cow;
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+pub use namespaces::IdMap;
+
+/// What the plan has to know of the host and of the invocation, all of it gathered before.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    /// The absolute path of the rootfs on the host.
+    pub rootfs: &'a Path,
+    /// The absolute path of the bundle.
+    pub bundle: &'a Path,
+    /// The capabilities that this process may grant (its permitted set), one bit each.
+    pub grantable: u64,
+    /// The container's cgroup directories, to be bound where config.json mounts cgroups without a cgroup namespace.
+    pub cgroup_paths: &'a Paths,
+    /// The hierarchies of the host.
+    pub hierarchies: &'a [crate::cgroup::Hierarchy],
+    /// The child enters v1 hierarchies through this many `tasks` files.
+    pub v1_tasks: usize,
+    /// The child is born inside its v2 cgroup.
+    pub into_cgroup: bool,
+    /// Fds from 3 up that stay open in the container.
+    pub preserve_fds: u32,
+    /// `LISTEN_FDS` of the caller: that many more fds stay open, and the container is told so.
+    pub listen_fds: u32,
+    /// Use MS_MOVE and chroot instead of pivot_root (a rootfs on the initramfs).
+    pub no_pivot: bool,
+    /// Leave the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// A directory with a `notify.sock` to be mounted at /run/notify (sd_notify(3)).
+    pub notify_dir: Option<&'a Path>,
+    /// The caller is not root of the initial user namespace, or not root at all: setgroups(2) is denied to it.
+    pub rootless: bool,
+}
+
+/// A file that the parent opens before the clone; steps refer to it by its place in [`Plan::opens`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Open {
+    /// A detached copy of the mount at this path of the host.
+    Tree {
+        /// Where.
+        path: CString,
+        /// With all that is mounted below.
+        recursive: bool,
+    },
+    /// A namespace file.
+    Namespace {
+        /// The path of the nsfs file.
+        path: CString,
+        /// Which kind it must be: a CLONE_NEW* flag.
+        kind: i32,
+    },
+}
+
+/// Where in the container's file system a step works, below the rootfs that is held by an fd.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The path inside the container, absolute.
+    pub path: CString,
+    /// No component may be a symlink: /proc and /sys themselves (CVE-2019-19921, CVE-2023-27561).
+    pub no_symlinks: bool,
+    /// The path is on the list of files below /proc that may be mounted over.
+    pub proc_allowed: bool,
+}
+
+/// A new file system.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MountStep {
+    /// Type of the file system.
+    pub fs: CString,
+    /// What is shown as its source.
+    pub source: CString,
+    /// Where.
+    pub target: Target,
+    /// MS_* flags of mount(2).
+    pub flags: u64,
+    /// The file system's own options.
+    pub data: CString,
+    /// A tmpfs without `mode=` gets the mode of the directory that it covers.
+    pub keep_mode: bool,
+    /// What the directory held is copied into the tmpfs.
+    pub copy_up: bool,
+    /// Attributes of the new mount that mount(2) cannot set, or that come after the copying.
+    pub attr: Attr,
+    /// Attributes with the `r` prefix.
+    pub recursive: Attr,
+    /// MS_SHARED and such, with or without MS_REC, one after the other.
+    pub propagation: Vec<u64>,
+    /// If the kernel refuses (EPERM or EBUSY), bind this tree instead: cgroup2 in a user namespace.
+    pub fallback: Option<usize>,
+}
+
+/// A bind mount.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BindStep {
+    /// The detached tree: index into [`Plan::opens`].
+    pub tree: usize,
+    /// Where.
+    pub target: Target,
+    /// Attributes of the topmost mount.
+    pub attr: Attr,
+    /// Attributes with the `r` prefix, of every mount of the tree.
+    pub recursive: Attr,
+    /// MS_SHARED and such, with or without MS_REC, one after the other.
+    pub propagation: Vec<u64>,
+}
+
+/// A device node.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DeviceStep {
+    /// Absolute path inside the container.
+    pub path: CString,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// The device's number.
+    pub device: u64,
+    /// Owner and group inside the container.
+    pub owner: (u32, u32),
+    /// In a user namespace mknod(2) is denied: bind the host's node instead (index into [`Plan::opens`]).
+    pub tree: Option<usize>,
+}
+
+/// A hook that the child runs: createContainer and startContainer.
+#[derive(Debug)]
+pub struct HookStep {
+    /// The program.
+    pub path: CString,
+    /// Its arguments, the zeroth included.
+    pub args: Strings,
+    /// Its whole environment: never anything of the caller's or the image's (CVE-2025-23266).
+    pub env: Strings,
+    /// Milliseconds after which it is killed; negative: never.
+    pub timeout_ms: i32,
+    /// The state JSON up to the pid's digits, and from there on.
+    pub state: (Vec<u8>, Vec<u8>),
+}
+
+/// One thing that the child does. The order of the list is the order of the work.
+#[derive(Debug)]
+pub enum Step {
+    /// Writes `0` into each v1 `tasks` file.
+    EnterCgroups,
+    /// setrlimit(2): resource, soft, hard.
+    Rlimit(u32, u64, u64),
+    /// Writes the value into this file of the host's /proc/self.
+    ProcSelf(&'static CStr, CString),
+    /// Opens this file of /proc/self for a later [`Step::WriteLabel`].
+    OpenLabel(&'static CStr),
+    /// setns(2) of an opened namespace, by its index and kind.
+    Join(usize, i32),
+    /// setns(2) of several kinds at once into the namespaces of the container's init.
+    JoinInit(i32),
+    /// Asks the parent to write the id maps.
+    AskMaps,
+    /// Becomes root of the new user namespace; whether setgroups(2) is allowed there.
+    BecomeRoot(bool),
+    /// unshare(2).
+    Unshare(i32),
+    /// setsid(2).
+    NewSession,
+    /// Joins a new session keyring of this name.
+    Keyring(CString),
+    /// mount(2) of `/` with these propagation flags.
+    Propagate(u64),
+    /// Makes the mount that the rootfs lies on private, which pivot_root(2) asks for.
+    PrivateParent(CString),
+    /// Binds the rootfs over itself and holds it by an fd.
+    BindRoot(CString),
+    /// Holds the rootfs by an fd without binding it: no mount namespace of our own.
+    OpenRoot(CString),
+    /// A new file system.
+    Mount(Box<MountStep>),
+    /// A bind mount.
+    Bind(Box<BindStep>),
+    /// Makes a directory and the way to it.
+    Directory(CString),
+    /// A device node.
+    Device(Box<DeviceStep>),
+    /// A symlink (target, path); one that is there already stays.
+    Symlink(CString, CString),
+    /// Replaces /dev/ptmx by a symlink to pts/ptmx.
+    Ptmx,
+    /// A pty of the container's devpts: rows and columns; whether its slave is bound to /dev/console.
+    Console(Option<(u16, u16)>, bool),
+    /// Asks the parent to run prestart and createRuntime hooks.
+    AskHooks,
+    /// Runs a hook.
+    Hook(Box<HookStep>),
+    /// Changes attributes of the mount at this path.
+    SetAttr(CString, Attr),
+    /// Covers the path, if it is there, with an empty directory or the null device.
+    Mask(CString),
+    /// Makes the path, if it is there, read-only.
+    Readonly(CString),
+    /// Makes the root mount read-only.
+    ReadonlyRoot,
+    /// Writes the value to this file below /proc/sys.
+    Sysctl(CString, CString),
+    /// pivot_root(2) into the rootfs; whether the old root must be made a slave before it is unmounted.
+    Pivot(bool),
+    /// MS_MOVE of the rootfs to `/`, then chroot(2).
+    MoveRoot,
+    /// chroot(2) alone: no mount namespace.
+    Chroot,
+    /// Standard streams on the host's /dev/null are opened anew inside the container.
+    ReopenNull,
+    /// sethostname(2).
+    Hostname(CString),
+    /// setdomainname(2).
+    Domainname(CString),
+    /// sched_setattr(2).
+    Scheduler(SchedAttr),
+    /// ioprio_set(2).
+    IoPriority(u32),
+    /// sched_setaffinity(2).
+    Affinity(Vec<u64>),
+    /// personality(2).
+    Personality(u32),
+    /// umask(2).
+    Umask(u32),
+    /// Drops from the bounding set what is not in this mask.
+    Bounding(u64),
+    /// Standard streams get this owner, so that the user can open them again.
+    StdioOwner(u32),
+    /// setgroups(2), setresgid(2), setresuid(2), keeping capabilities; `None`: setgroups(2) is denied here.
+    User {
+        /// User id inside the container.
+        uid: u32,
+        /// Group id inside the container.
+        gid: u32,
+        /// Supplementary groups.
+        groups: Option<Vec<u32>>,
+    },
+    /// chdir(2), and the check that it led somewhere inside the root.
+    Chdir(CString),
+    /// capset(2).
+    Capabilities(Capabilities),
+    /// Raises these ambient capabilities.
+    Ambient(u64),
+    /// Looks up HOME of this uid in the container's /etc/passwd for the environment's entry `home`.
+    Home(u32),
+    /// Finds the program: the first of [`Plan::programs`] that can be executed.
+    FindProgram,
+    /// Writes the label to the file that [`Step::OpenLabel`] opened.
+    WriteLabel(CString),
+    /// PR_SET_NO_NEW_PRIVS.
+    NoNewPrivs,
+    /// Every fd from this one up closes on exec.
+    CloseFrom(u32),
+    /// Tells the parent that all is done but the exec.
+    Ready,
+    /// Waits for `start`.
+    Gate,
+    /// seccomp(2); with a listener, its fd goes to the parent.
+    Seccomp(Vec<Insn>, u32, bool),
+    /// Terminal of the session is the pty's slave, and it is the standard streams.
+    Exec,
+}
+
+/// A step and the field of config.json that it came from.
+#[derive(Debug)]
+pub struct Planned {
+    /// What to do.
+    pub step: Step,
+    /// Why: a JSON path, or empty for what every container has.
+    pub field: Cow<'static, str>,
+}
+
+/// All that is to be done, in order.
+#[derive(Debug)]
+pub struct Plan {
+    /// CLONE_NEW* flags of the one clone.
+    pub clone_flags: u64,
+    /// Namespaces that decide where the child is born: the parent (or the hop) joins them: (index into opens, kind).
+    pub before_clone: Vec<(usize, i32)>,
+    /// A joined user namespace, or none: one more process is needed, because rights come from inside it.
+    pub hop: bool,
+    /// Id maps of a new user namespace.
+    pub maps: Option<IdMap>,
+    /// Limits that the parent sets when the child has lost the right to, in its new user namespace.
+    pub parent_rlimits: Vec<(u32, u64, u64)>,
+    /// The text for /proc/self/timens_offsets.
+    pub time_offsets: Option<Vec<u8>>,
+    /// Opened before the clone, with the field of each.
+    pub opens: Vec<(Open, Cow<'static, str>)>,
+    /// What the child does.
+    pub steps: Vec<Planned>,
+    /// Candidates for the program, in the order of $PATH.
+    pub programs: Vec<CString>,
+    /// Arguments of the program.
+    pub args: Strings,
+    /// Its environment.
+    pub env: Strings,
+    /// The entry of the environment that [`Step::Home`] replaces.
+    pub home: Option<usize>,
+    /// Settings that the host cannot grant and that the specification lets us leave out.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    fn empty() -> Plan {
+        Plan {
+            clone_flags: 0,
+            before_clone: Vec::new(),
+            hop: false,
+            maps: None,
+            parent_rlimits: Vec::new(),
+            time_offsets: None,
+            opens: Vec::new(),
+            steps: Vec::with_capacity(96),
+            programs: Vec::new(),
+            args: Strings::new(Vec::new()),
+            env: Strings::new(Vec::new()),
+            home: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, field: impl Into<Cow<'static, str>>, step: Step) {
+        self.steps.push(Planned { step, field: field.into() });
+    }
+
+    fn open(&mut self, field: impl Into<Cow<'static, str>>, open: Open) -> usize {
+        self.opens.push((open, field.into()));
+        self.opens.len() - 1
+    }
+}
+
+/// The plan of a new container.
+pub fn plan(spec: &Spec, input: &Input) -> Result<Plan> {
+    let process = spec.process().as_ref().ok_or_else(|| invalid("process", "must be set to create a container"))?;
+    let ns = namespaces::Namespaces::of(spec)?;
+    let mut p = Plan::empty();
+
+    // First of all what needs the rights of the host: a new user namespace takes them away.
+    p.limits(process, ns.new_user());
+    p.host_proc(process)?;
+    // Limits hold from here on, so that all that follows is charged to the container.
+    if input.v1_tasks > 0 {
+        p.push("linux.cgroupsPath", Step::EnterCgroups);
+    }
+    // User namespace first among the joined ones: the others may belong to it.
+    p.namespaces(spec, &ns, input)?;
+    p.push("", Step::NewSession);
+    if !input.no_new_keyring {
+        p.push("", Step::Keyring(c_string(format!("_ses.{}", input.id), "id")?));
+    }
+    // Sysctls go through the host's /proc, which no container can have touched (CVE-2025-52881); those of the
+    // network, IPC and UTS namespaces are of the namespaces that this process is in by now.
+    p.sysctls(spec)?;
+    p.names(spec)?;
+
+    p.root(spec, &ns, input)?;
+    p.mounts(spec, &ns, input)?;
+    p.devices(spec, &ns, input)?;
+    p.console(process, &ns);
+    // What the process will stand in exists before the root may become read-only.
+    p.working_directory(process)?;
+    // Hooks of the host see the namespaces and the mounts, and may still add to them.
+    p.push("hooks", Step::AskHooks);
+    p.hooks(spec, "createContainer", spec.hooks().as_ref().and_then(|h| h.create_container().as_ref()), input, "creating", &ns)?;
+    // Masks and read-only paths come after the hooks, and are reached by fd below the root, not by a path in it (CVE-2025-31133).
+    p.masks(spec, &ns)?;
+    p.enter_root(spec, &ns, input);
+
+    p.tuning(process, spec)?;
+    p.labels(process)?;
+    p.identity(process, &ns, input)?;
+    p.program(process, &ns, input)?;
+    let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    p.last_steps(process, seccomp, input, |p| {
+        p.hooks(spec, "startContainer", spec.hooks().as_ref().and_then(|h| h.start_container().as_ref()), input, "created", &ns)
+    })?;
+    Ok(p)
+}
+
+/// The plan of one more process in a running container; `join` are the CLONE_NEW* flags of its init's namespaces.
+pub fn plan_exec(spec: &Spec, process: &Process, input: &Input, join: i32) -> Result<Plan> {
+    let ns = namespaces::Namespaces::of(spec)?;
+    let mut p = Plan::empty();
+    p.limits(process, false);
+    p.host_proc(process)?;
+    if input.v1_tasks > 0 {
+        p.push("linux.cgroupsPath", Step::EnterCgroups);
+    }
+    p.push("", Step::JoinInit(join));
+    if ns.has(Ns::User) {
+        p.push("linux.namespaces", Step::BecomeRoot(!input.rootless));
+    }
+    p.push("", Step::NewSession);
+    if !input.no_new_keyring {
+        p.push("", Step::Keyring(c_string(format!("_ses.{}", input.id), "id")?));
+    }
+    if process.terminal().unwrap_or(false) {
+        p.push("process.terminal", Step::Console(console_size(process), false));
+    }
+    p.tuning(process, spec)?;
+    p.labels(process)?;
+    p.identity(process, &ns, input)?;
+    p.program(process, &ns, input)?;
+    let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    p.last_steps(process, seccomp, input, |_| Ok(()))?;
+    Ok(p)
+}
+
+fn console_size(process: &Process) -> Option<(u16, u16)> {
+    let size = process.console_size()?;
+    Some((size.height() as u16, size.width() as u16))
+}
+
+/// A string of config.json for the kernel: NUL is the one byte that it cannot hold.
+pub(crate) fn c_string(text: impl Into<Vec<u8>>, field: impl Into<String>) -> Result<CString> {
+    CString::new(text).map_err(|_| invalid(field, "contains a NUL byte"))
+}
+
+fn c_path(path: &Path, field: &str) -> Result<CString> {
+    c_string(path.as_os_str().as_bytes(), field)
+}
+
+/// A feature that this build refuses by name rather than ignore.
+pub(crate) fn unsupported(field: impl Into<String>, what: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(Kind::Invalid, what).at(field)
+}

@@ -1,0 +1,456 @@
+//! What the process is: limits, identity, rights, program.
+
+use super::namespaces::Namespaces;
+use super::{HookStep, Input, Plan, Step, c_path, c_string, seccomp};
+use crate::error::{Result, invalid};
+use crate::hooks;
+use oci_spec::runtime::{
+    Capabilities as CapSet, Capability, Hook, IOPriorityClass, LinuxNamespaceType as Ns, LinuxPersonalityDomain,
+    LinuxSchedulerFlag, LinuxSchedulerPolicy, LinuxSeccomp, PosixRlimitType, Process, Scheduler, Spec,
+};
+use orlop_sys::process::{Capabilities, SchedAttr, Strings};
+use std::str::FromStr;
+
+/// The PATH of execvp(3) when the environment has none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// CAP_SYS_ADMIN's bit: seccomp(2) without no_new_privs asks for it.
+const SYS_ADMIN: u64 = 1 << 21;
+
+const IOPRIO_CLASS_SHIFT: u32 = 13;
+
+impl Plan {
+    /// Raising a hard limit is a right of the host's root: done before a user namespace takes it away, or by the parent.
+    pub(super) fn limits(&mut self, process: &Process, new_user: bool) {
+        for (i, r) in process.rlimits().iter().flatten().enumerate() {
+            let (resource, soft, hard) = (rlimit_number(r.typ()), r.soft(), r.hard());
+            if new_user {
+                self.parent_rlimits.push((resource, soft, hard));
+            } else {
+                self.push(format!("process.rlimits[{i}]"), Step::Rlimit(resource, soft, hard));
+            }
+        }
+    }
+
+    /// What goes through the host's /proc/self while it can still be reached. The files of labels are opened here and
+    /// written last, so no mount of the container can come between (CVE-2019-16884, CVE-2025-52881).
+    pub(super) fn host_proc(&mut self, process: &Process) -> Result<()> {
+        if let Some(score) = process.oom_score_adj() {
+            let text = c_string(score.to_string(), "process.oomScoreAdj")?;
+            self.push("process.oomScoreAdj", Step::ProcSelf(c"oom_score_adj", text));
+        }
+        if let Some(cpus) = process.exec_cpu_affinity().as_ref().and_then(|a| a.initial().as_ref()) {
+            let mask = cpu_list(cpus, "process.execCPUAffinity.initial")?;
+            self.push("process.execCPUAffinity.initial", Step::Affinity(mask));
+        }
+        if set(process.apparmor_profile()).is_some() {
+            self.push("process.apparmorProfile", Step::OpenLabel(c"attr/apparmor/exec"));
+        } else if set(process.selinux_label()).is_some() {
+            self.push("process.selinuxLabel", Step::OpenLabel(c"attr/exec"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn sysctls(&mut self, spec: &Spec) -> Result<()> {
+        for (key, value) in spec.linux().iter().filter_map(|l| l.sysctl().as_ref()).flatten() {
+            let field = format!("linux.sysctl.{key}");
+            let path = c_string(sysctl_path(key), &*field)?;
+            let value = c_string(value.as_str(), &*field)?;
+            self.push(field, Step::Sysctl(path, value));
+        }
+        Ok(())
+    }
+
+    pub(super) fn names(&mut self, spec: &Spec) -> Result<()> {
+        if let Some(name) = set(spec.hostname()) {
+            self.push("hostname", Step::Hostname(c_string(name, "hostname")?));
+        }
+        if let Some(name) = set(spec.domainname()) {
+            self.push("domainname", Step::Domainname(c_string(name, "domainname")?));
+        }
+        Ok(())
+    }
+
+    pub(super) fn working_directory(&mut self, process: &Process) -> Result<()> {
+        self.push("process.cwd", Step::Directory(c_path(process.cwd(), "process.cwd")?));
+        Ok(())
+    }
+
+    /// Scheduling, while the process still has the host's rights over it.
+    pub(super) fn tuning(&mut self, process: &Process, spec: &Spec) -> Result<()> {
+        if let Some(scheduler) = process.scheduler() {
+            self.push("process.scheduler", Step::Scheduler(sched_attr(scheduler)?));
+        }
+        if let Some(io) = process.io_priority() {
+            let class: u32 = match io.class() {
+                IOPriorityClass::IoprioClassRt => 1,
+                IOPriorityClass::IoprioClassBe => 2,
+                IOPriorityClass::IoprioClassIdle => 3,
+            };
+            let level = u32::try_from(io.priority())
+                .ok()
+                .filter(|level| *level < 8)
+                .ok_or_else(|| invalid("process.ioPriority.priority", "is not between 0 and 7"))?;
+            self.push("process.ioPriority", Step::IoPriority(class << IOPRIO_CLASS_SHIFT | level));
+        }
+        if let Some(p) = spec.linux().as_ref().and_then(|l| l.personality().as_ref()) {
+            if p.flags().iter().flatten().next().is_some() {
+                return Err(invalid("linux.personality.flags", "no personality flag is supported"));
+            }
+            let persona = match p.domain() {
+                LinuxPersonalityDomain::PerLinux => 0,
+                LinuxPersonalityDomain::PerLinux32 => 8,
+            };
+            self.push("linux.personality", Step::Personality(persona));
+        }
+        if let Some(cpus) = process.exec_cpu_affinity().as_ref().and_then(|a| a.cpu_affinity_final().as_ref()) {
+            let mask = cpu_list(cpus, "process.execCPUAffinity.final")?;
+            self.push("process.execCPUAffinity.final", Step::Affinity(mask));
+        }
+        Ok(())
+    }
+
+    pub(super) fn labels(&mut self, process: &Process) -> Result<()> {
+        if let Some(profile) = set(process.apparmor_profile()) {
+            let text = c_string(format!("exec {profile}"), "process.apparmorProfile")?;
+            self.push("process.apparmorProfile", Step::WriteLabel(text));
+        } else if let Some(label) = set(process.selinux_label()) {
+            self.push("process.selinuxLabel", Step::WriteLabel(c_string(label, "process.selinuxLabel")?));
+        }
+        Ok(())
+    }
+
+    /// Bounding set, ids, working directory, capabilities: in the order in which each still has the rights it needs.
+    pub(super) fn identity(&mut self, process: &Process, ns: &Namespaces, input: &Input) -> Result<()> {
+        let grantable = if ns.has(Ns::User) { u64::MAX } else { input.grantable };
+        let sets = process.capabilities().as_ref();
+        let mut mask = |name: &str, of: Option<&CapSet>| self.grant(name, of, grantable);
+        let bounding = mask("bounding", sets.and_then(|s| s.bounding().as_ref()))?;
+        let permitted = mask("permitted", sets.and_then(|s| s.permitted().as_ref()))?;
+        let effective = mask("effective", sets.and_then(|s| s.effective().as_ref()))?;
+        let inheritable = mask("inheritable", sets.and_then(|s| s.inheritable().as_ref()))?;
+        let ambient = mask("ambient", sets.and_then(|s| s.ambient().as_ref()))?;
+        let caps = Capabilities { effective, permitted, inheritable };
+
+        if let Some(umask) = process.user().umask() {
+            self.push("process.user.umask", Step::Umask(umask));
+        }
+        // Bounding before the ids: dropping from it needs CAP_SETPCAP in effect.
+        self.push("process.capabilities.bounding", Step::Bounding(bounding));
+        let user = process.user();
+        self.push("", Step::StdioOwner(user.uid()));
+        let mut groups: Vec<u32> = user.additional_gids().iter().flatten().copied().collect();
+        groups.dedup();
+        if input.rootless && !groups.is_empty() {
+            return Err(invalid("process.user.additionalGids", "cannot be set: setgroups(2) is denied to a caller without root"));
+        }
+        self.push(
+            "process.user",
+            Step::User { uid: user.uid(), gid: user.gid(), groups: (!input.rootless).then_some(groups) },
+        );
+        // As the user, who may be the only one who can enter it; then it is checked (CVE-2024-21626).
+        self.push("process.cwd", Step::Chdir(c_path(process.cwd(), "process.cwd")?));
+        self.push("process.capabilities", Step::Capabilities(caps));
+        if ambient != 0 {
+            self.push("process.capabilities.ambient", Step::Ambient(ambient));
+        }
+        Ok(())
+    }
+
+    /// A capability that the host cannot grant is left out with a warning, as the specification says.
+    fn grant(&mut self, name: &str, set: Option<&CapSet>, grantable: u64) -> Result<u64> {
+        let mut mask = 0;
+        for capability in set.into_iter().flatten() {
+            let bit = capability_bit(*capability)?;
+            if grantable & bit == 0 {
+                self.warnings.push(format!("process.capabilities.{name}: CAP_{capability} cannot be granted on this host: left out"));
+            } else {
+                mask |= bit;
+            }
+        }
+        Ok(mask)
+    }
+
+    pub(super) fn program(&mut self, process: &Process, ns: &Namespaces, input: &Input) -> Result<()> {
+        let args: Vec<&str> = process.args().iter().flatten().map(String::as_str).collect();
+        let name = *args.first().filter(|a| !a.is_empty()).ok_or_else(|| invalid("process.args", "must not be empty"))?;
+        let mut env = environment(process);
+        if input.listen_fds > 0 {
+            env.push(format!("LISTEN_FDS={}", input.listen_fds));
+            env.push(format!("LISTEN_PID={}", ns.init_pid().unwrap_or(1)));
+        }
+        if input.notify_dir.is_some() {
+            env.push("NOTIFY_SOCKET=/run/notify/notify.sock".to_string());
+        }
+        let path = env.iter().find_map(|e| e.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+        self.programs = if name.contains('/') {
+            vec![c_string(name, "process.args[0]")?]
+        } else {
+            let dirs = path.split(':').map(|d| if d.is_empty() { "." } else { d });
+            dirs.map(|d| c_string(format!("{d}/{name}"), "process.args[0]")).collect::<Result<_>>()?
+        };
+        if !env.iter().any(|e| e.strip_prefix("HOME=").is_some_and(|home| !home.is_empty())) {
+            env.retain(|e| !e.starts_with("HOME="));
+            self.home = Some(env.len());
+            env.push("HOME=/".to_string());
+        }
+        let strings = |list: Vec<&str>, field: &str| -> Result<Strings> {
+            let each = list.into_iter().enumerate().map(|(i, s)| c_string(s, format!("{field}[{i}]")));
+            Ok(Strings::new(each.collect::<Result<_>>()?))
+        };
+        self.env = strings(env.iter().map(String::as_str).collect(), "process.env")?;
+        self.args = strings(args, "process.args")?;
+        Ok(())
+    }
+
+    /// From the last capability change to the exec. A filter without no_new_privs needs CAP_SYS_ADMIN, and a filter
+    /// must let pass all that comes after it: so that right is kept through the gate, the filter comes after the gate, and only
+    /// capset(2) and execve(2) come after the filter.
+    pub(super) fn last_steps(
+        &mut self,
+        process: &Process,
+        profile: Option<&LinuxSeccomp>,
+        input: &Input,
+        start_hooks: impl FnOnce(&mut Plan) -> Result<()>,
+    ) -> Result<()> {
+        let program = profile.map(seccomp::compile).transpose()?;
+        let no_new_privs = process.no_new_privileges().unwrap_or(false);
+        let keep = program.is_some() && !no_new_privs;
+        let wanted = if keep { self.keep_sys_admin() } else { None };
+        if self.home.is_some() {
+            self.push("process.env", Step::Home(process.user().uid()));
+        }
+        self.push("process.args[0]", Step::FindProgram);
+        if no_new_privs {
+            self.push("process.noNewPrivileges", Step::NoNewPrivs);
+        }
+        self.push("", Step::CloseFrom(3 + input.preserve_fds + input.listen_fds));
+        let filter = program.map(|p| Step::Seccomp(p.filter, p.flags, p.notify));
+        // The agent that listens is told at create, by the parent: this filter cannot wait for the gate.
+        let early = matches!(filter, Some(Step::Seccomp(_, _, true)));
+        let mut filter = filter;
+        if early && let Some(step) = filter.take() {
+            self.push("linux.seccomp", step);
+        }
+        self.push("", Step::Ready);
+        self.push("", Step::Gate);
+        start_hooks(self)?;
+        if let Some(step) = filter {
+            self.push("linux.seccomp", step);
+        }
+        if let Some(caps) = wanted {
+            self.push("process.capabilities", Step::Capabilities(caps));
+        }
+        self.push("process.args[0]", Step::Exec);
+        Ok(())
+    }
+
+    /// Adds CAP_SYS_ADMIN to the planned capabilities if it is missing; what was wanted is for the end.
+    fn keep_sys_admin(&mut self) -> Option<Capabilities> {
+        let planned = self.steps.iter_mut().rev().find_map(|p| match &mut p.step {
+            Step::Capabilities(caps) => Some(caps),
+            _ => None,
+        })?;
+        if planned.effective & SYS_ADMIN != 0 {
+            return None;
+        }
+        let wanted = *planned;
+        planned.effective |= SYS_ADMIN;
+        planned.permitted |= SYS_ADMIN;
+        Some(wanted)
+    }
+
+    pub(super) fn hooks(
+        &mut self,
+        spec: &Spec,
+        name: &str,
+        list: Option<&Vec<Hook>>,
+        input: &Input,
+        status: &str,
+        ns: &Namespaces,
+    ) -> Result<()> {
+        for (i, hook) in list.into_iter().flatten().enumerate() {
+            let field = format!("hooks.{name}[{i}]");
+            let step = HookStep {
+                path: c_path(hook.path(), &field)?,
+                args: hooks::arguments(hook, &field)?,
+                env: hooks::environment(hook, &field)?,
+                timeout_ms: hooks::timeout_ms(hook),
+                state: hooks::state_around_pid(spec, input.id, input.bundle, status, ns.init_pid()),
+            };
+            self.push(field, Step::Hook(Box::new(step)));
+        }
+        Ok(())
+    }
+}
+
+fn set(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|t| !t.is_empty())
+}
+
+/// The last of several entries with the same name holds, in the place of the first; one without `=` is not passed on.
+fn environment(process: &Process) -> Vec<String> {
+    let list: Vec<&String> = process.env().iter().flatten().collect();
+    let name = |e: &str| e.split_once('=').map(|(n, _)| n.to_string());
+    let mut place = std::collections::HashMap::with_capacity(list.len());
+    let mut out: Vec<String> = Vec::with_capacity(list.len() + 3);
+    for entry in list {
+        let Some(name) = name(entry) else { continue };
+        match place.get(&name) {
+            Some(at) => {
+                if let Some(old) = out.get_mut::<usize>(*at) {
+                    old.clone_from(entry);
+                }
+            }
+            None => {
+                place.insert(name, out.len());
+                out.push(entry.clone());
+            }
+        }
+    }
+    out
+}
+
+/// `net.ipv4.ip_forward` to `net/ipv4/ip_forward`; in a name with slashes they separate, and dots are dots (sysctl(8)).
+fn sysctl_path(key: &str) -> String {
+    match key.find(['.', '/']).and_then(|i| key.as_bytes().get(i)) {
+        Some(b'/') => key.to_string(),
+        _ => key.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect(),
+    }
+}
+
+fn capability_bit(capability: Capability) -> Result<u64> {
+    let name = format!("CAP_{capability}");
+    let known = caps::Capability::from_str(&name).map_err(|_| invalid("process.capabilities", format!("{name} is unknown")))?;
+    Ok(known.bitmask())
+}
+
+fn rlimit_number(typ: PosixRlimitType) -> u32 {
+    use PosixRlimitType as R;
+    // The numbers of x86 and arm (asm-generic/resource.h).
+    match typ {
+        R::RlimitCpu => 0,
+        R::RlimitFsize => 1,
+        R::RlimitData => 2,
+        R::RlimitStack => 3,
+        R::RlimitCore => 4,
+        R::RlimitRss => 5,
+        R::RlimitNproc => 6,
+        R::RlimitNofile => 7,
+        R::RlimitMemlock => 8,
+        R::RlimitAs => 9,
+        R::RlimitLocks => 10,
+        R::RlimitSigpending => 11,
+        R::RlimitMsgqueue => 12,
+        R::RlimitNice => 13,
+        R::RlimitRtprio => 14,
+        R::RlimitRttime => 15,
+    }
+}
+
+fn sched_attr(s: &Scheduler) -> Result<SchedAttr> {
+    use LinuxSchedulerPolicy as P;
+    let policy = match s.policy() {
+        P::SchedOther => 0,
+        P::SchedFifo => 1,
+        P::SchedRr => 2,
+        P::SchedBatch => 3,
+        P::SchedIso => 4,
+        P::SchedIdle => 5,
+        P::SchedDeadline => 6,
+    };
+    let mut flags = 0;
+    for f in s.flags().iter().flatten() {
+        use LinuxSchedulerFlag as F;
+        flags |= match f {
+            F::SchedResetOnFork => 0x01,
+            F::SchedFlagReclaim => 0x02,
+            F::SchedFlagDLOverrun => 0x04,
+            F::SchedFlagKeepPolicy => 0x08,
+            F::SchedFlagKeepParams => 0x10,
+            F::SchedFlagUtilClampMin => 0x20,
+            F::SchedFlagUtilClampMax => 0x40,
+        };
+    }
+    let nice = s.nice().unwrap_or(0);
+    if !(-20..=19).contains(&nice) {
+        return Err(invalid("process.scheduler.nice", format!("{nice} is not between -20 and 19")));
+    }
+    let priority = s.priority().unwrap_or(0);
+    if priority != 0 && !matches!(s.policy(), P::SchedFifo | P::SchedRr) {
+        return Err(invalid("process.scheduler.priority", "can be set for SCHED_FIFO and SCHED_RR only"));
+    }
+    let deadline = (s.runtime(), s.deadline(), s.period());
+    if !matches!(s.policy(), P::SchedDeadline) && [deadline.0, deadline.1, deadline.2].iter().flatten().any(|v| *v != 0) {
+        return Err(invalid("process.scheduler", "runtime, deadline and period can be set for SCHED_DEADLINE only"));
+    }
+    Ok(SchedAttr {
+        policy,
+        flags,
+        nice,
+        priority: u32::try_from(priority).map_err(|_| invalid("process.scheduler.priority", "is negative"))?,
+        runtime: deadline.0.unwrap_or(0),
+        deadline: deadline.1.unwrap_or(0),
+        period: deadline.2.unwrap_or(0),
+        ..SchedAttr::default()
+    })
+}
+
+/// `0-3,7` as a bit mask (cpuset(7), "List format").
+fn cpu_list(text: &str, field: &str) -> Result<Vec<u64>> {
+    /// More CPUs than any kernel is built for.
+    const MOST: u32 = 65_536;
+    let bad = || invalid(field, format!("{text:?} is not a list of CPUs such as \"0-3,7\""));
+    let mut mask: Vec<u64> = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let first: u32 = first.trim().parse().map_err(|_| bad())?;
+        let last: u32 = last.trim().parse().map_err(|_| bad())?;
+        if first > last || last >= MOST {
+            return Err(bad());
+        }
+        for cpu in first..=last {
+            let word = (cpu / 64) as usize;
+            if mask.len() <= word {
+                mask.resize(word + 1, 0);
+            }
+            if let Some(w) = mask.get_mut(word) {
+                *w |= 1 << (cpu % 64);
+            }
+        }
+    }
+    if mask.is_empty() {
+        return Err(bad());
+    }
+    Ok(mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(cpu_list("0-3,7", "f").unwrap(), [0b1000_1111]);
+        assert_eq!(cpu_list("64", "f").unwrap(), [0, 1]);
+        for bad in ["", "3-1", "x", "-1", "1-", "65536"] {
+            assert!(cpu_list(bad, "f").is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sysctl_names() {
+        assert_eq!(sysctl_path("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
+        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/rp_filter"), "net/ipv4/conf/eth0.1/rp_filter");
+        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.rp_filter"), "net/ipv4/conf/eth0.1/rp_filter");
+    }
+
+    #[test]
+    fn the_last_of_duplicate_variables_holds() {
+        let p: Process = serde_json::from_str(
+            r#"{"cwd":"/","user":{"uid":0,"gid":0},"args":["a"],"env":["A=1","B=2","A=3","BROKEN"]}"#,
+        )
+        .unwrap();
+        assert_eq!(environment(&p), ["A=3", "B=2"]);
+    }
+}
