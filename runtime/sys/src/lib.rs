@@ -4,9 +4,13 @@
 //! hide the fallbacks for calls that are newer than the kernel floor (5.10).
 
 pub mod bpf;
+pub mod exe;
+pub mod fdpass;
 pub mod file;
 pub mod mount;
+pub mod poll;
 pub mod process;
+pub mod signal;
 pub mod socket;
 pub mod terminal;
 
