@@ -4,10 +4,15 @@
 //! kernel floor is 5.12 (mount_setattr; close_range with CLOEXEC is of 5.11), so that no call needs a second way.
 
 pub mod bpf;
+pub mod exe;
+pub mod fdpass;
 pub mod file;
 pub mod mount;
+pub mod poll;
 pub mod process;
+pub mod signal;
 pub mod socket;
+pub mod terminal;
 
 pub use nix::errno::Errno;
 

@@ -1,0 +1,121 @@
+//! Signals of the runtime itself: all blocked, read from a signalfd, sent on through a pidfd; and the reaping that SIGCHLD
+//! asks for.
+
+use crate::{Errno, Result};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+pub use libc::{SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGTERM, SIGURG, SIGWINCH};
+
+/// All signals blocked and waiting in a signalfd; dropping it restores the mask.
+pub struct Signals {
+    fd: OwnedFd,
+    old: libc::sigset_t,
+}
+
+impl Signals {
+    /// Blocks every signal. Made before the container's process, so that none is lost between its start and the loop.
+    ///
+    /// SIGCHLD is set back to its default: when a caller left it ignored, the kernel would reap the container's process by
+    /// itself and its status would be gone (waitpid(2), NOTES). Other ignored signals are queued as long as they are
+    /// blocked.
+    pub fn block() -> Result<Signals> {
+        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+        let mut old = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigfillset initialises `all`; SIG_DFL is a valid disposition; pthread_sigmask reads `all` and
+        // initialises `old`; signalfd reads `all` and returns a new fd or -1.
+        unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            if libc::signal(libc::SIGCHLD, libc::SIG_DFL) == libc::SIG_ERR {
+                return Err(Errno::last());
+            }
+            let failed = libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), old.as_mut_ptr());
+            if failed != 0 {
+                return Err(Errno::from_raw(failed));
+            }
+            let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+            match Errno::result(libc::signalfd(-1, all.as_ptr(), flags)) {
+                Ok(fd) => Ok(Signals { fd: OwnedFd::from_raw_fd(fd), old: old.assume_init() }),
+                Err(errno) => {
+                    libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), ptr::null_mut());
+                    Err(errno)
+                }
+            }
+        }
+    }
+
+    /// The next signal that arrived, or `None` when there is none.
+    pub fn next(&self) -> Result<Option<i32>> {
+        let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+        let size = size_of::<libc::signalfd_siginfo>();
+        // SAFETY: `info` has room for the one struct that is read.
+        match Errno::result(unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), size) }) {
+            // SAFETY: a signalfd yields whole structs only.
+            Ok(_) => Ok(Some(unsafe { info.assume_init() }.ssi_signo as i32)),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // SAFETY: `old` was filled by pthread_sigmask.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.old, ptr::null_mut()) };
+    }
+}
+
+/// Sends `signal` to the process of a pidfd. ESRCH: it is gone.
+pub fn send(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    // SAFETY: a null siginfo means that of kill(2); the last argument must be 0.
+    let answer = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, ptr::null::<u8>(), 0) };
+    Errno::result(answer).map(drop)
+}
+
+/// Whom to reap.
+#[derive(Clone, Copy, Debug)]
+pub enum Child {
+    /// Any child, for a subreaper.
+    Any,
+    /// This one.
+    Pid(i32),
+}
+
+/// Reaps one child that has ended, without waiting: its pid and its status as a shell says it, the exit code or 128 + the
+/// number of the signal that killed it. `None`: none has ended. ECHILD: there is none (any more).
+pub fn reap(child: Child) -> Result<Option<(i32, u8)>> {
+    let (kind, id) = match child {
+        Child::Any => (libc::P_ALL, 0),
+        Child::Pid(pid) => (libc::P_PID, pid as libc::id_t),
+    };
+    // SAFETY: all-zero is a valid siginfo_t, and its pid of 0 is how waitid tells that nobody has ended.
+    let mut info: libc::siginfo_t = unsafe { MaybeUninit::zeroed().assume_init() };
+    loop {
+        // SAFETY: `info` has room for the one struct that waitid writes.
+        match Errno::result(unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | libc::WNOHANG) }) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    // SAFETY: waitid filled the fields of a SIGCHLD, or left the zeros.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    let status = if info.si_code == libc::CLD_EXITED { status } else { 128 + status };
+    Ok(Some((pid, status as u8)))
+}
+
+/// Makes this process the parent of every orphan below it (PR_SET_CHILD_SUBREAPER).
+pub fn become_subreaper() -> Result<()> {
+    // SAFETY: this prctl takes one plain number.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
+}
