@@ -108,19 +108,21 @@ fn run_one(spec: &Spec, h: &Hook, field: &str, id: &str, bundle: &Path, status: 
     let output = orlop_sys::file::memfd(c"hook").ok();
     let cwd = plan::c_string(bundle.as_os_str().as_bytes(), "bundle")?;
     hook::run(&step, pid, output.as_ref().map(AsFd::as_fd), &cwd)
-        .map_err(|failure| failed(&step, failure, &said(output.as_ref())).at(field.to_string()))
+        .map_err(|failure| failed(&step, failure, &said(output.as_ref()), field).at(field.to_string()))
 }
 
-/// Turns the failure of a hook into the error of the user.
-pub(crate) fn failed(step: &HookStep, failure: hook::Failure, output: &str) -> Error {
-    let what = match failure {
-        hook::Failure::Call(errno) => format!("hook {:?} cannot be run: {}", step.path, errno.desc()),
-        hook::Failure::Status(status) => format!("hook {:?} failed with exit status {status}", step.path),
-        hook::Failure::Signal(signal) => format!("hook {:?} was killed by signal {signal}", step.path),
-        hook::Failure::Timeout => format!("hook {:?} took longer than its timeout of {} ms and was killed", step.path, step.timeout_ms),
+/// Turns the failure of a hook into the error of the user. `field`: `hooks.KIND[N]`.
+pub(crate) fn failed(step: &HookStep, failure: hook::Failure, output: &str, field: &str) -> Error {
+    let how = match failure {
+        hook::Failure::Call(errno) => format!("cannot be run: {}", errno.desc()),
+        hook::Failure::Status(status) => format!("exit status {status}"),
+        hook::Failure::Signal(signal) => format!("killed by signal {signal}"),
+        hook::Failure::Timeout => format!("killed after its timeout of {} ms", step.timeout_ms),
     };
-    let what = if output.is_empty() { what } else { format!("{what}; it said: {output}") };
-    Error::new(Kind::Hook, what)
+    // runc's words, which scripts look for.
+    let (kind, number) = field.trim_start_matches("hooks.").trim_end_matches(']').split_once('[').unwrap_or((field, "0"));
+    let said = if output.is_empty() { String::new() } else { format!("; it said: {output}") };
+    Error::new(Kind::Hook, format!("error running {kind} hook #{number}: {:?}: {how}{said}", step.path))
 }
 
 /// The end of what a hook wrote to its standard streams, on one line.

@@ -47,8 +47,9 @@ pub struct Input<'a> {
     pub preserve_fds: u32,
     /// `LISTEN_FDS` of the caller: that many more fds stay open, and the container is told so.
     pub listen_fds: u32,
-    /// Use MS_MOVE and chroot instead of pivot_root (a rootfs on the initramfs).
-    pub no_pivot: bool,
+    /// Use MS_MOVE and chroot instead of pivot_root (a rootfs on the initramfs): where procfs and sysfs are mounted on
+    /// the host outside the rootfs, the last one first.
+    pub no_pivot: Option<Vec<std::path::PathBuf>>,
     /// Leave the caller's session keyring.
     pub no_new_keyring: bool,
     /// A directory with a `notify.sock` to be mounted at /run/notify (sd_notify(3)).
@@ -222,8 +223,8 @@ pub enum Step {
     Sysctl(CString, CString),
     /// pivot_root(2) into the rootfs; whether the old root must be made a slave before it is unmounted.
     Pivot(bool),
-    /// MS_MOVE of the rootfs to `/`, then chroot(2).
-    MoveRoot,
+    /// MS_MOVE of the rootfs to `/`, then chroot(2); mounts of procfs and sysfs to be taken away before.
+    MoveRoot(Vec<CString>),
     /// chroot(2) alone: no mount namespace.
     Chroot,
     /// Standard streams on the host's /dev/null are opened anew inside the container.
@@ -255,8 +256,8 @@ pub enum Step {
         /// Supplementary groups.
         groups: Option<Vec<u32>>,
     },
-    /// chdir(2), and the check that it led somewhere inside the root.
-    Chdir(CString),
+    /// chdir(2), and the check that it led somewhere inside the root; unless it is the last try, EACCES is no failure.
+    Chdir(CString, bool),
     /// capset(2).
     Capabilities(Capabilities),
     /// Raises these ambient capabilities.
@@ -365,7 +366,7 @@ pub fn plan(spec: &Spec, input: &Input) -> Result<Plan> {
     }
     // User namespace first among the joined ones: the others may belong to it.
     p.namespaces(spec, &ns, input)?;
-    p.push("", Step::NewSession);
+    p.session(process);
     if !input.no_new_keyring {
         p.push("", Step::Keyring(c_string(format!("_ses.{}", input.id), "id")?));
     }
@@ -385,16 +386,19 @@ pub fn plan(spec: &Spec, input: &Input) -> Result<Plan> {
     p.hooks(spec, "createContainer", spec.hooks().as_ref().and_then(|h| h.create_container().as_ref()), input, "creating", &ns)?;
     // Masks and read-only paths come after the hooks, and are reached by fd below the root, not by a path in it (CVE-2025-31133).
     p.masks(spec, &ns)?;
-    p.enter_root(spec, &ns, input);
+    p.enter_root(spec, &ns, input)?;
 
     p.tuning(process, spec)?;
     p.labels(process)?;
-    p.identity(process, &ns, input)?;
-    p.program(process, &ns, input)?;
-    let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
-    p.last_steps(process, seccomp, input, |p| {
-        p.hooks(spec, "startContainer", spec.hooks().as_ref().and_then(|h| h.start_container().as_ref()), input, "created", &ns)
-    })?;
+    p.end(spec, process, &ns, input)?;
+    Ok(p)
+}
+
+/// The end of [`plan`], from the identity on: what `start` needs to name a step that failed behind the gate.
+pub fn plan_tail(spec: &Spec, process: &Process, input: &Input) -> Result<Plan> {
+    let ns = namespaces::Namespaces::of(spec)?;
+    let mut p = Plan::empty();
+    p.end(spec, process, &ns, input)?;
     Ok(p)
 }
 
@@ -411,7 +415,7 @@ pub fn plan_exec(spec: &Spec, process: &Process, input: &Input, join: i32) -> Re
     if ns.has(Ns::User) {
         p.push("linux.namespaces", Step::BecomeRoot(!input.rootless));
     }
-    p.push("", Step::NewSession);
+    p.session(process);
     if !input.no_new_keyring {
         p.push("", Step::Keyring(c_string(format!("_ses.{}", input.id), "id")?));
     }
@@ -425,6 +429,24 @@ pub fn plan_exec(spec: &Spec, process: &Process, input: &Input, join: i32) -> Re
     let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     p.last_steps(process, seccomp, input, |_| Ok(()))?;
     Ok(p)
+}
+
+impl Plan {
+    /// Who the process is, what it executes, and the gate before that.
+    fn end(&mut self, spec: &Spec, process: &Process, ns: &namespaces::Namespaces, input: &Input) -> Result<()> {
+        self.identity(process, ns, input)?;
+        self.program(process, ns, input)?;
+        let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+        let start_hooks = spec.hooks().as_ref().and_then(|h| h.start_container().as_ref());
+        self.last_steps(process, seccomp, input, |p| p.hooks(spec, "startContainer", start_hooks, input, "created", ns))
+    }
+
+    /// A new session, which a terminal makes by itself when it becomes the controlling one.
+    fn session(&mut self, process: &Process) {
+        if !process.terminal().unwrap_or(false) {
+            self.push("", Step::NewSession);
+        }
+    }
 }
 
 fn console_size(process: &Process) -> Option<(u16, u16)> {

@@ -2,6 +2,7 @@
 
 use super::namespaces::Namespaces;
 use super::{BindStep, DeviceStep, Input, MountStep, Open, Plan, Step, Target, c_path, c_string, console_size, unsupported};
+use crate::cgroup::Hierarchy;
 use crate::error::{Result, invalid};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType as Ns, Mount, Process, Spec};
 use orlop_sys::file::{S_IFBLK, S_IFCHR, S_IFIFO, device};
@@ -349,7 +350,7 @@ impl Plan {
             }
             let place = if only_v2 { target.to_string() } else { format!("{target}/{}", h.name) };
             let fs = if h.v2 { "cgroup2" } else { "cgroup" };
-            let own = input.cgroup_paths.get(h.key()).cloned();
+            let own = input.cgroup_paths.get(key(h)).cloned();
             let tree = match own {
                 Some(path) => {
                     let path = c_path(&path, field)?;
@@ -358,12 +359,12 @@ impl Plan {
                 None => None,
             };
             if own_namespace {
-                let step = MountStep { fallback: tree, ..plain_mount(fs, fs, &place, o.flags, &h.mount_data())? };
+                let step = MountStep { fallback: tree, ..plain_mount(fs, fs, &place, o.flags, &mount_data(h))? };
                 self.push(field.to_string(), Step::Mount(Box::new(step)));
             } else if let Some(tree) = tree {
                 self.push(field.to_string(), bind_step(tree, &place, read_only, Attr::default(), propagation(outer, &o.propagation))?);
             }
-            for alias in h.aliases() {
+            for alias in aliases(h) {
                 let (to, at) = (c_string(h.name.as_str(), field)?, c_string(format!("{target}/{alias}"), field)?);
                 self.push(field.to_string(), Step::Symlink(to, at));
             }
@@ -445,22 +446,42 @@ impl Plan {
         Ok(())
     }
 
-    pub(super) fn enter_root(&mut self, spec: &Spec, ns: &Namespaces, input: &Input) {
+    pub(super) fn enter_root(&mut self, spec: &Spec, ns: &Namespaces, input: &Input) -> Result<()> {
         if !ns.has(Ns::Mount) {
             self.push("root.path", Step::Chroot);
-            return;
+            return Ok(());
         }
         if spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false) {
             self.push("root.readonly", Step::ReadonlyRoot);
         }
         let explicit = propagation_of(spec);
         let shared = explicit.is_some_and(|f| f & sys::MS_SHARED != 0);
-        self.push("root.path", if input.no_pivot { Step::MoveRoot } else { Step::Pivot(shared) });
+        let enter = match &input.no_pivot {
+            Some(covers) => Step::MoveRoot(covers.iter().map(|p| c_path(p, "--no-pivot")).collect::<Result<_>>()?),
+            None => Step::Pivot(shared),
+        };
+        self.push("root.path", enter);
         if let Some(flags) = explicit {
             self.push("linux.rootfsPropagation", Step::Propagate(flags));
         }
         self.push("", Step::ReopenNull);
+        Ok(())
     }
+}
+
+/// The hierarchy's entry in [`crate::cgroup::Paths`].
+fn key(h: &Hierarchy) -> &str {
+    if h.v2 { "" } else { h.controllers.first().map_or("", String::as_str) }
+}
+
+/// The options with which an existing hierarchy is mounted again (cgroups(7)).
+fn mount_data(h: &Hierarchy) -> String {
+    if h.v2 { String::new() } else { h.controllers.join(",") }
+}
+
+/// Hierarchies of several controllers are customarily found by each one's name too.
+fn aliases(h: &Hierarchy) -> &[String] {
+    if h.v2 || h.controllers.len() < 2 { &[] } else { &h.controllers }
 }
 
 fn propagation_of(spec: &Spec) -> Option<u64> {

@@ -137,8 +137,13 @@ impl Plan {
         }
         // Bounding before the ids: dropping from it needs CAP_SETPCAP in effect.
         self.push("process.capabilities.bounding", Step::Bounding(bounding));
+        // As root, and once more as the user, who may be the only one who can enter it; then it is checked (CVE-2024-21626).
+        let cwd = c_path(process.cwd(), "process.cwd")?;
+        self.push("process.cwd", Step::Chdir(cwd.clone(), false));
         let user = process.user();
-        self.push("", Step::StdioOwner(user.uid()));
+        if user.uid() != 0 {
+            self.push("", Step::StdioOwner(user.uid()));
+        }
         let mut groups: Vec<u32> = user.additional_gids().iter().flatten().copied().collect();
         groups.dedup();
         if input.rootless && !groups.is_empty() {
@@ -148,8 +153,7 @@ impl Plan {
             "process.user",
             Step::User { uid: user.uid(), gid: user.gid(), groups: (!input.rootless).then_some(groups) },
         );
-        // As the user, who may be the only one who can enter it; then it is checked (CVE-2024-21626).
-        self.push("process.cwd", Step::Chdir(c_path(process.cwd(), "process.cwd")?));
+        self.push("process.cwd", Step::Chdir(cwd, true));
         self.push("process.capabilities", Step::Capabilities(caps));
         if ambient != 0 {
             self.push("process.capabilities.ambient", Step::Ambient(ambient));

@@ -291,6 +291,13 @@ pub fn cloexec_from(first: u32) -> Result<()> {
     Errno::result(r).map(drop)
 }
 
+/// Closes, in the child of a clone, its copy of an fd that belongs to the parent. Only for a process that ends by execve or
+/// _exit, so that the owner of the number never closes it again.
+pub fn close_copy(fd: BorrowedFd) {
+    // SAFETY: the child never drops the parent's owner of this number.
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
 /// Whether `fd` is open in this process.
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: plain numbers.
@@ -402,4 +409,30 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     // SAFETY: fds is a valid place for two numbers.
     Errno::result(unsafe { libc::pipe2(fds.as_mut_ptr(), O_CLOEXEC) })?;
     Ok((owned(c_long::from(fds[0]))?, owned(c_long::from(fds[1]))?))
+}
+
+/// getdents64(2): fills `buf` with entries of an open directory; 0 at its end. [`entries`] reads them.
+pub fn read_dir(dir: BorrowedFd, buf: &mut [u8]) -> Result<usize> {
+    // SAFETY: buf is valid for its length.
+    let n = unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buf.as_mut_ptr(), buf.len()) };
+    Errno::result(n).map(|n| n as usize)
+}
+
+/// The names in what [`read_dir`] filled, `.` and `..` left out.
+pub fn entries(mut data: &[u8]) -> impl Iterator<Item = &CStr> {
+    /// d_ino, d_off, d_reclen, d_type (getdents64(2)).
+    const RECLEN_AT: usize = 16;
+    const NAME_AT: usize = 19;
+    std::iter::from_fn(move || {
+        loop {
+            let &[low, high] = data.get(RECLEN_AT..RECLEN_AT + 2)? else { return None };
+            let length = usize::from(u16::from_ne_bytes([low, high]));
+            let entry = data.get(NAME_AT..length)?;
+            data = data.get(length..)?;
+            let name = CStr::from_bytes_until_nul(entry).ok()?;
+            if !matches!(name.to_bytes(), b"." | b"..") {
+                return Some(name);
+            }
+        }
+    })
 }

@@ -191,6 +191,13 @@ pub fn setns(fd: BorrowedFd, flags: c_int) -> Result<()> {
     Errno::result(unsafe { libc::setns(fd.as_raw_fd(), flags) }).map(drop)
 }
 
+/// The kind of a namespace file, as a CLONE_NEW* flag (ioctl_ns(2)); ENOTTY when it is none.
+pub fn namespace_kind(fd: BorrowedFd) -> Result<c_int> {
+    const NS_GET_NSTYPE: u64 = 0xb703;
+    // SAFETY: this request takes no argument.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE as _) })
+}
+
 /// unshare(2).
 pub fn unshare(flags: c_int) -> Result<()> {
     // SAFETY: plain numbers; the process has one thread.
@@ -342,10 +349,10 @@ pub fn pid() -> i32 {
     unsafe { libc::syscall(libc::SYS_getpid) as i32 }
 }
 
-/// umask(2).
-pub fn umask(mask: u32) {
+/// umask(2); the mask from before.
+pub fn umask(mask: u32) -> u32 {
     // SAFETY: cannot fail.
-    unsafe { libc::umask(mask) };
+    unsafe { libc::umask(mask) }
 }
 
 /// setsid(2): a new session without a terminal.

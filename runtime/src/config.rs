@@ -1,0 +1,337 @@
+//! config.json: read once, checked once, errors with JSON paths.
+
+use crate::error::{Error, Kind, On, Result, invalid};
+use crate::plan::unsupported;
+use log::warn;
+use oci_spec::runtime::{LinuxNamespaceType as Ns, LinuxSeccompAction, Process, Spec};
+use orlop_sys::file;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// A bundle's configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// What it says.
+    pub spec: Spec,
+    /// The bytes that it was read from: kept with the state, so that later changes of the file have no effect.
+    pub raw: Vec<u8>,
+}
+
+impl Config {
+    /// Reads and parses `file`; see [`Config::check`] for whether it makes sense.
+    pub fn load(path: &Path) -> Result<Config> {
+        let raw = match std::fs::read(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let why = format!("JSON specification file {} not found", path.display());
+                return Err(Error::new(Kind::Invalid, why).hint("make one with `orlop spec`, or name the bundle with --bundle"));
+            }
+            other => other.on("read", path.display())?,
+        };
+        let spec = parse(&raw, path)?;
+        Ok(Config { spec, raw })
+    }
+
+    /// Everything about the configuration that can be judged without making anything.
+    pub fn check(&self) -> Result<()> {
+        CHECKS.iter().try_for_each(|check| check(&self.spec))
+    }
+
+    /// The process, which only `start` of a container made elsewhere could do without.
+    pub fn process(&self) -> Result<&Process> {
+        self.spec.process().as_ref().ok_or_else(|| invalid("process", "must be set"))
+    }
+}
+
+/// JSON of a bundle or of `exec --process`.
+pub fn parse<T: DeserializeOwned>(raw: &[u8], path: &Path) -> Result<T> {
+    if let Ok(value) = serde_json::from_slice(raw) {
+        return Ok(value);
+    }
+    // Slower from here on: a value with known gaps filled, or an error that says where.
+    let mut tree: Value = serde_json::from_slice(raw).map_err(|e| invalid(path.display().to_string(), e.to_string()))?;
+    drop_unknown_capabilities(&mut tree);
+    serde_path_to_error::deserialize(tree).map_err(|e| {
+        let at = e.path().to_string();
+        let why = e.into_inner().to_string();
+        invalid(if at == "." { path.display().to_string() } else { at }, why)
+    })
+}
+
+/// The specification wants unknown capabilities warned about and left out (config.md, "Linux Process").
+fn drop_unknown_capabilities(tree: &mut Value) {
+    let process = if tree.get("process").is_some() { "/process/capabilities" } else { "/capabilities" };
+    let Some(Value::Object(sets)) = tree.pointer_mut(process) else { return };
+    for (name, set) in sets {
+        let Value::Array(list) = set else { continue };
+        list.retain(|c| {
+            let known = serde_json::from_value::<oci_spec::runtime::Capability>(c.clone()).is_ok();
+            if !known {
+                warn!("process.capabilities.{name}: {c} is unknown: left out");
+            }
+            known
+        });
+    }
+}
+
+/// Absolute, with every symlink resolved, and held open while that was found out.
+pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
+    let root = spec.root().as_ref().ok_or_else(|| invalid("root", "must be set"))?;
+    let path = bundle.join(root.path());
+    let name = crate::plan::c_string(path.as_os_str().as_encoded_bytes(), "root.path")?;
+    let fd = file::open(&name, file::O_PATH | file::O_DIRECTORY, 0)
+        .on("open rootfs", format!("{path:?}"))
+        .map_err(|e| e.at("root.path"))?;
+    path_of(&fd).map_err(|e| e.at("root.path"))
+}
+
+/// The path of an open file (proc(5), /proc/PID/fd).
+pub fn path_of(fd: &OwnedFd) -> Result<PathBuf> {
+    let link = crate::plan::c_string(format!("/proc/self/fd/{}", fd.as_raw_fd()), "")?;
+    let root = file::open(c"/", file::O_PATH, 0).on("open", "\"/\"")?;
+    let mut buf = [0u8; file::PATH_MAX];
+    let path = file::readlinkat(root.as_fd(), &link, &mut buf).on("readlink", format!("{link:?}"))?;
+    Ok(PathBuf::from(OsString::from_vec(path.to_vec())))
+}
+
+type Check = fn(&Spec) -> Result<()>;
+
+/// Every check, in the order of the specification's chapters.
+const CHECKS: &[Check] = &[
+    version,
+    root,
+    process,
+    rlimits,
+    names,
+    hooks,
+    other_platforms,
+    mappings,
+    masks,
+    sysctl,
+    seccomp,
+    labels,
+    later_sections,
+];
+
+fn kind(spec: &Spec, kind: Ns) -> Option<Option<&Path>> {
+    let list = spec.linux().as_ref()?.namespaces().as_ref()?;
+    let path = |n: &oci_spec::runtime::LinuxNamespace| n.path().is_some();
+    let found = list.iter().find(|n| n.typ() == kind)?;
+    Some(if path(found) { found.path().as_deref().filter(|p| !p.as_os_str().is_empty()) } else { None })
+}
+
+fn has(spec: &Spec, ns: Ns) -> bool {
+    kind(spec, ns).is_some()
+}
+
+fn version(spec: &Spec) -> Result<()> {
+    let version = spec.version();
+    if !version.is_empty() && !version.starts_with("1.") {
+        return Err(invalid("ociVersion", format!("{version:?} is not a version 1 of the specification")));
+    }
+    Ok(())
+}
+
+fn root(spec: &Spec) -> Result<()> {
+    match spec.root() {
+        None => Err(invalid("root", "must be set")),
+        Some(root) if root.path().as_os_str().is_empty() => Err(invalid("root.path", "must not be empty")),
+        Some(_) => Ok(()),
+    }
+}
+
+fn process(spec: &Spec) -> Result<()> {
+    let Some(process) = spec.process() else { return Err(invalid("process", "must be set")) };
+    check_process(process)
+}
+
+/// What holds for the process of `exec` too.
+pub fn check_process(process: &Process) -> Result<()> {
+    if process.cwd().as_os_str().is_empty() {
+        return Err(invalid("process.cwd", "Cwd property must not be empty"));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(invalid("process.cwd", "Cwd must be an absolute path"));
+    }
+    if process.args().iter().flatten().next().is_none() {
+        return Err(invalid("process.args", "args must not be empty"));
+    }
+    let ids = [("uid", process.user().uid()), ("gid", process.user().gid())];
+    let extra = process.user().additional_gids().iter().flatten().enumerate();
+    let extra = extra.map(|(i, gid)| (format!("additionalGids[{i}]"), *gid));
+    // The number that setresuid(2) takes for "leave it as it is" (CVE-2024-40635).
+    for (name, id) in ids.into_iter().map(|(n, id)| (n.to_string(), id)).chain(extra) {
+        if id == u32::MAX {
+            return Err(invalid(format!("process.user.{name}"), format!("{id} is not an id")));
+        }
+    }
+    Ok(())
+}
+
+fn rlimits(spec: &Spec) -> Result<()> {
+    let list: Vec<_> = spec.process().iter().flat_map(|p| p.rlimits().iter().flatten()).collect();
+    for (i, limit) in list.iter().enumerate() {
+        let field = format!("process.rlimits[{i}]");
+        if list.iter().take(i).any(|other| other.typ() == limit.typ()) {
+            return Err(invalid(field, format!("{} is set twice", limit.typ())));
+        }
+        if limit.soft() > limit.hard() {
+            return Err(invalid(field, format!("the soft limit {} is above the hard limit {}", limit.soft(), limit.hard())));
+        }
+    }
+    Ok(())
+}
+
+fn names(spec: &Spec) -> Result<()> {
+    let set = |name: &Option<String>| name.as_deref().is_some_and(|n| !n.is_empty());
+    for (field, given) in [("hostname", set(spec.hostname())), ("domainname", set(spec.domainname()))] {
+        if given && !has(spec, Ns::Uts) {
+            return Err(invalid(field, format!("unable to set {field} without a private UTS namespace")));
+        }
+    }
+    Ok(())
+}
+
+fn hooks(spec: &Spec) -> Result<()> {
+    for name in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
+        for (i, hook) in crate::hooks::list(spec, name).iter().enumerate() {
+            let field = format!("hooks.{name}[{i}]");
+            if !hook.path().is_absolute() {
+                return Err(invalid(format!("{field}.path"), format!("{:?} is not an absolute path", hook.path())));
+            }
+            if hook.timeout().is_some_and(|t| t <= 0) {
+                return Err(invalid(format!("{field}.timeout"), "must be greater than 0"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn other_platforms(spec: &Spec) -> Result<()> {
+    match spec.vm() {
+        Some(_) => Err(unsupported("vm", "orlop makes containers of the host's kernel, not virtual machines")),
+        None => Ok(()),
+    }
+}
+
+fn mappings(spec: &Spec) -> Result<()> {
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    let given = |m: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| m.as_ref().is_some_and(|m| !m.is_empty());
+    for (field, given) in [("uidMappings", given(linux.uid_mappings())), ("gidMappings", given(linux.gid_mappings()))] {
+        if given && !has(spec, Ns::User) {
+            let why = "user namespace mappings specified, but user namespace isn't enabled in the config";
+            return Err(invalid(format!("linux.{field}"), why));
+        }
+    }
+    Ok(())
+}
+
+fn masks(spec: &Spec) -> Result<()> {
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    let given = |paths: &Option<Vec<String>>| paths.as_ref().is_some_and(|p| !p.is_empty());
+    for (field, given) in [("maskedPaths", given(linux.masked_paths())), ("readonlyPaths", given(linux.readonly_paths()))] {
+        if given && !has(spec, Ns::Mount) {
+            return Err(invalid(format!("linux.{field}"), "unable to restrict sys entries without a private MNT namespace"));
+        }
+    }
+    Ok(())
+}
+
+/// Only settings that belong to a namespace of the container: the others are the host's (CVE-2022-0811).
+fn sysctl(spec: &Spec) -> Result<()> {
+    const IPC: &[&str] = &[
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let list = spec.linux().iter().filter_map(|l| l.sysctl().as_ref()).flatten();
+    for (key, _) in list {
+        let field = format!("linux.sysctl.{key}");
+        let name = if key.find('/') < key.find('.') && key.contains('/') || !key.contains('.') {
+            key.replace('/', ".")
+        } else {
+            key.clone()
+        };
+        let needs = if IPC.contains(&name.as_str()) || name.starts_with("fs.mqueue.") {
+            Ns::Ipc
+        } else if name.starts_with("net.") {
+            Ns::Network
+        } else if name == "kernel.domainname" {
+            Ns::Uts
+        } else if name == "kernel.hostname" {
+            return Err(invalid(field, "sysctl \"kernel.hostname\" conflicts with the field hostname: use that"));
+        } else {
+            return Err(invalid(field, format!("sysctl {key:?} is not in a separate kernel namespace")));
+        };
+        match kind(spec, needs) {
+            None => return Err(invalid(field, format!("sysctl {key:?} is not allowed in the host {needs} namespace"))),
+            Some(Some(path)) if is_own(needs, path) => {
+                return Err(invalid(field, format!("sysctl {key:?} is not allowed: {path:?} is the host's {needs} namespace")));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a namespace file is that of the runtime itself.
+fn is_own(kind: Ns, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let name = match kind {
+        Ns::Network => "net",
+        Ns::Uts => "uts",
+        _ => "ipc",
+    };
+    let id = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    id(path).is_some_and(|theirs| id(&Path::new("/proc/self/ns").join(name)) == Some(theirs))
+}
+
+fn seccomp(spec: &Spec) -> Result<()> {
+    let Some(profile) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) else { return Ok(()) };
+    let notifies = |a| matches!(a, LinuxSeccompAction::ScmpActNotify);
+    let uses = profile.syscalls().iter().flatten().any(|s| notifies(s.action()));
+    let listener = profile.listener_path().as_deref().filter(|p| !p.as_os_str().is_empty());
+    if uses && listener.is_none() {
+        return Err(invalid("linux.seccomp.listenerPath", "must be set, because a rule's action is SCMP_ACT_NOTIFY"));
+    }
+    if !uses && listener.is_some() {
+        warn!("linux.seccomp.listenerPath: no rule's action is SCMP_ACT_NOTIFY: left out");
+    }
+    Ok(())
+}
+
+fn labels(spec: &Spec) -> Result<()> {
+    let set = |label: Option<&String>| label.is_some_and(|l| !l.is_empty());
+    let process = spec.process().as_ref().and_then(|p| p.selinux_label().as_ref());
+    let mount = spec.linux().as_ref().and_then(|l| l.mount_label().as_ref());
+    for (field, given) in [("process.selinuxLabel", set(process)), ("linux.mountLabel", set(mount))] {
+        if given && !Path::new("/sys/fs/selinux/enforce").exists() {
+            return Err(invalid(field, "selinux label is specified in config, but selinux is disabled or not supported"));
+        }
+    }
+    Ok(())
+}
+
+/// Sections of newer versions of the specification that this version of orlop cannot honour yet.
+fn later_sections(spec: &Spec) -> Result<()> {
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    let devices = linux.net_devices().as_ref().is_some_and(|d| !d.is_empty());
+    for (field, given) in [
+        ("linux.netDevices", devices),
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+    ] {
+        if given {
+            return Err(unsupported(field, "is not supported by this version"));
+        }
+    }
+    Ok(())
+}

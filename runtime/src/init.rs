@@ -1,0 +1,480 @@
+//! The child half: walks the plan, waits at the gate, executes the program.
+//!
+//! Nothing here allocates, logs or knows of config.json: what runs between clone and execve is system calls on what
+//! the plan holds. A failure is a step's index, a part and an errno; the parent makes the sentence of it.
+
+use crate::hook::{self, Failure};
+use crate::plan::{Plan, Step};
+use crate::rootfs::Rootfs;
+use crate::sync::{self, Frame, Part, Tag};
+use orlop_sys::bpf;
+use orlop_sys::process as sys;
+use orlop_sys::{Errno, file, terminal};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Where the init waits after it is ready.
+#[derive(Clone, Copy)]
+pub enum Gate<'a> {
+    /// On the parent's answer: run and exec.
+    Parent,
+    /// On a byte in the fifo (open for both directions): create.
+    Fifo(BorrowedFd<'a>),
+}
+
+/// What the init works with; all of it was opened before the clone.
+pub struct Init<'a> {
+    /// The work.
+    pub plan: &'a Plan,
+    /// What [`Plan::opens`] asked for.
+    pub opens: &'a [OwnedFd],
+    /// The `tasks` files of the v1 hierarchies.
+    pub tasks: &'a [OwnedFd],
+    /// The host's /proc.
+    pub proc: BorrowedFd<'a>,
+    /// The pidfd of the container's init, for exec.
+    pub target: Option<BorrowedFd<'a>>,
+    /// Our end of the pair.
+    pub socket: BorrowedFd<'a>,
+    /// Where to wait.
+    pub gate: Gate<'a>,
+    /// Where failures behind the gate are told when the parent has gone.
+    pub failure: Option<BorrowedFd<'a>>,
+    /// Takes what hooks print.
+    pub hook_output: Option<BorrowedFd<'a>>,
+}
+
+/// A failed part of a step, and its errno.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault(pub Part, pub i32);
+
+impl From<Errno> for Fault {
+    fn from(errno: Errno) -> Fault {
+        Fault(Part::Step, errno as i32)
+    }
+}
+
+/// Names the part of a step that a call belongs to.
+pub trait InPart<T> {
+    /// The errno becomes a fault of this part.
+    fn part(self, part: Part) -> Result<T, Fault>;
+}
+
+impl<T> InPart<T> for Result<T, Errno> {
+    fn part(self, part: Part) -> Result<T, Fault> {
+        self.map_err(|errno| Fault(part, errno as i32))
+    }
+}
+
+/// What one step leaves for a later one.
+struct Walk<'a> {
+    init: &'a Init<'a>,
+    rootfs: Rootfs<'a>,
+    label: Option<OwnedFd>,
+    in_cwd: bool,
+    program: usize,
+    home: [u8; HOME_MAX],
+}
+
+/// `HOME=` and the longest path.
+const HOME_MAX: usize = file::PATH_MAX + 6;
+
+impl Init<'_> {
+    /// Does everything; comes back only on failure, which the parent has then been told. The result is an exit status.
+    pub fn run(&self) -> u8 {
+        let mut walk = Walk {
+            init: self,
+            rootfs: Rootfs::new(self.opens),
+            label: None,
+            in_cwd: false,
+            program: 0,
+            home: [0; HOME_MAX],
+        };
+        for (i, planned) in self.plan.steps.iter().enumerate() {
+            if let Err(Fault(part, number)) = walk.step(&planned.step) {
+                self.fail(&Frame { tag: Tag::Failed, part, step: i as u16, number });
+                break;
+            }
+        }
+        1
+    }
+
+    /// [`Init::run`] of a process that another one made: not before the parent knows of it.
+    pub fn run_after_go(&self) -> u8 {
+        if self.answer().is_err() { 1 } else { self.run() }
+    }
+
+    fn fail(&self, frame: &Frame) {
+        if sync::send(self.socket, frame, None).is_err()
+            && let Some(file) = self.failure
+        {
+            // Counted from the end: `start` makes anew only what is behind the gate. Nobody is left to be told of a failure here.
+            let step = self.plan.steps.len() as u16 - 1 - frame.step;
+            let _ = file::write(file, &Frame { step, ..*frame }.bytes());
+        }
+    }
+
+    /// Asks the parent, and waits for its `Go`.
+    fn ask(&self, tag: Tag, fd: Option<BorrowedFd>) -> Result<(), Fault> {
+        sync::send(self.socket, &Frame::of(tag), fd).part(Part::Protocol)?;
+        self.answer()
+    }
+
+    fn answer(&self) -> Result<(), Fault> {
+        match sync::receive(self.socket).part(Part::Protocol)? {
+            Some((Frame { tag: Tag::Go, .. }, _)) => Ok(()),
+            // The parent has failed or was killed: there will be no container.
+            _ => Err(Fault(Part::Protocol, Errno::ECANCELED as i32)),
+        }
+    }
+}
+
+impl Walk<'_> {
+    fn step(&mut self, step: &Step) -> Result<(), Fault> {
+        let init = self.init;
+        match step {
+            Step::EnterCgroups => {
+                for tasks in init.tasks {
+                    file::write(tasks.as_fd(), b"0")?;
+                }
+            }
+            Step::Rlimit(resource, soft, hard) => sys::set_rlimit(0, *resource, *soft, *hard)?,
+            Step::ProcSelf(name, value) => {
+                let fd = self.proc_self(name)?;
+                file::write(fd.as_fd(), value.to_bytes())?;
+            }
+            Step::OpenLabel(name) => self.label = Some(self.proc_self(name)?),
+            Step::WriteLabel(label) => {
+                let fd = self.label.as_ref().ok_or(Errno::EBADF)?;
+                file::write(fd.as_fd(), label.to_bytes())?;
+            }
+            Step::Join(open, kind) => sys::setns(init.opens.get(*open).ok_or(Errno::EBADF)?.as_fd(), *kind)?,
+            Step::JoinInit(kinds) => sys::setns(init.target.ok_or(Errno::EBADF)?, *kinds)?,
+            Step::AskMaps => init.ask(Tag::Maps, None)?,
+            Step::BecomeRoot(groups) => become_root(*groups)?,
+            Step::Unshare(kind) => sys::unshare(*kind)?,
+            Step::NewSession => sys::setsid()?,
+            Step::Keyring(name) => keyring(name)?,
+            Step::AskHooks => init.ask(Tag::Hooks, None)?,
+            Step::Hook(h) => run_hook(h, init.hook_output)?,
+            Step::Sysctl(path, value) => {
+                let sys = file::openat2(init.proc, c"sys", file::O_PATH | file::O_DIRECTORY, 0, file::STRICT)?;
+                let fd = file::openat2(sys.as_fd(), path, file::O_WRONLY, 0, file::STRICT)?;
+                file::write(fd.as_fd(), value.to_bytes())?;
+            }
+            Step::Console(size, bind) => self.console(*size, *bind)?,
+            Step::Hostname(name) => sys::set_hostname(name.to_bytes())?,
+            Step::Domainname(name) => sys::set_domainname(name.to_bytes())?,
+            Step::Scheduler(attr) => sys::set_scheduler(attr)?,
+            Step::IoPriority(value) => sys::set_io_priority(*value)?,
+            Step::Affinity(mask) => sys::set_affinity(mask)?,
+            Step::Personality(persona) => sys::set_personality(*persona)?,
+            Step::Umask(mask) => {
+                sys::umask(*mask);
+            }
+            Step::Bounding(keep) => drop_bounding(*keep)?,
+            Step::StdioOwner(uid) => own_stdio(*uid)?,
+            Step::User { uid, gid, groups } => become_user(*uid, *gid, groups.as_deref())?,
+            Step::Chdir(path, last) => self.chdir(path, *last)?,
+            Step::Capabilities(caps) => sys::set_capabilities(caps)?,
+            Step::Ambient(caps) => {
+                for capability in bits(*caps) {
+                    sys::raise_ambient(capability)?;
+                }
+            }
+            Step::Home(uid) => home_of(*uid, &mut self.home)?,
+            Step::FindProgram => self.program = find_program(init.plan)?,
+            Step::NoNewPrivs => sys::set_no_new_privs()?,
+            Step::CloseFrom(first) => file::cloexec_from(*first)?,
+            Step::Ready => sync::send(init.socket, &Frame::of(Tag::Ready), None).part(Part::Protocol)?,
+            Step::Gate => self.gate()?,
+            Step::Seccomp(filter, flags, notify) => {
+                let listener = bpf::seccomp_set_filter(filter, *flags)?;
+                if *notify {
+                    init.ask(Tag::Notify, listener.as_ref().map(AsFd::as_fd))?;
+                }
+            }
+            Step::Exec => return Err(self.exec()),
+            Step::ReopenNull => reopen_null()?,
+            // All the others are about the file system.
+            other => self.rootfs.step(other)?,
+        }
+        Ok(())
+    }
+
+    /// A file of the host's /proc/self; a magic link or a mount in between is an error.
+    fn proc_self(&self, name: &CStr) -> Result<OwnedFd, Errno> {
+        let own = file::openat2(self.init.proc, c"self", file::O_PATH | file::O_DIRECTORY, 0, file::BENEATH)?;
+        file::openat2(own.as_fd(), name, file::O_WRONLY, 0, file::BENEATH)
+    }
+
+    fn console(&mut self, size: Option<(u16, u16)>, bind: bool) -> Result<(), Fault> {
+        let root = match self.rootfs.fd() {
+            Ok(root) => None.or(root.try_clone_to_owned().ok()),
+            Err(_) => None,
+        };
+        // exec has joined the container's mount namespace: its root is the container's.
+        let root = match root {
+            Some(root) => root,
+            None => file::open(c"/", file::O_PATH | file::O_DIRECTORY, 0)?,
+        };
+        let devpts = file::openat2(root.as_fd(), c"dev/pts", file::O_PATH | file::O_DIRECTORY, 0, file::IN_ROOT)
+            .part(Part::Place)?;
+        if file::fs_type(devpts.as_fd())? != file::DEVPTS_SUPER_MAGIC {
+            return Err(Fault(Part::Mismatch, Errno::ENODEV as i32));
+        }
+        let master = terminal::open_master(devpts.as_fd(), c"ptmx")?;
+        terminal::unlock(master.as_fd())?;
+        terminal::keep_newlines(master.as_fd())?;
+        if let Some((rows, columns)) = size {
+            terminal::set_size(master.as_fd(), terminal::Size { rows, columns })?;
+        }
+        let slave = terminal::peer(master.as_fd())?;
+        if bind {
+            self.rootfs.bind_console(slave.as_fd())?;
+        }
+        terminal::make_controlling(slave.as_fd())?;
+        for fd in 0..3 {
+            file::dup_to_stdio(slave.as_fd(), fd)?;
+        }
+        self.init.ask(Tag::Console, Some(master.as_fd()))
+    }
+
+    fn chdir(&mut self, path: &CStr, last: bool) -> Result<(), Fault> {
+        if self.in_cwd {
+            return Ok(());
+        }
+        match sys::chdir(path) {
+            Err(Errno::EACCES | Errno::EPERM) if !last => return Ok(()),
+            other => other?,
+        }
+        if !sys::cwd_is_inside_root().part(Part::Outside)? {
+            return Err(Fault(Part::Outside, Errno::EXDEV as i32));
+        }
+        self.in_cwd = true;
+        Ok(())
+    }
+
+    fn gate(&self) -> Result<(), Fault> {
+        match self.init.gate {
+            Gate::Parent => self.init.answer(),
+            Gate::Fifo(fifo) => file::read(fifo, &mut [0; 1]).part(Part::Protocol).map(drop),
+        }
+    }
+
+    fn exec(&self) -> Fault {
+        let plan = self.init.plan;
+        let Some(path) = plan.programs.get(self.program) else { return Errno::ENOENT.into() };
+        sys::reset_signals();
+        let errno = match (plan.home, CStr::from_bytes_until_nul(&self.home)) {
+            (Some(index), Ok(home)) => sys::exec_with(path, &plan.args, &plan.env, index, home),
+            _ => sys::exec(path, &plan.args, &plan.env),
+        };
+        errno.into()
+    }
+}
+
+/// Root of the new user namespace: until its ids are mapped a process has none, so no file could be made.
+fn become_root(groups: bool) -> Result<(), Errno> {
+    if groups {
+        sys::set_groups(&[])?;
+    }
+    sys::set_gid(0)?;
+    sys::set_uid(0)
+}
+
+/// A session keyring of the container's own; a kernel or a seccomp filter without keyrings is none of its concern.
+fn keyring(name: &CStr) -> Result<(), Errno> {
+    /// The possessor's right to search lets the container's users find the keys (keyctl(2)).
+    const KEY_USR_SEARCH: u32 = 0x0008_0000;
+    match sys::join_session_keyring(name) {
+        Ok(serial) => match sys::add_key_permissions(serial, KEY_USR_SEARCH) {
+            Err(Errno::EACCES | Errno::ENOSYS | Errno::EPERM) | Ok(()) => Ok(()),
+            Err(e) => Err(e),
+        },
+        // EDQUOT: too many keyrings of this user; runc and crun go on without as well.
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EDQUOT) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+fn run_hook(h: &crate::plan::HookStep, output: Option<BorrowedFd>) -> Result<(), Fault> {
+    hook::run(h, sys::pid(), output, c"/").map_err(|failure| match failure {
+        Failure::Call(errno) => errno.into(),
+        Failure::Status(status) => Fault(Part::HookStatus, i32::from(status)),
+        Failure::Signal(signal) => Fault(Part::HookSignal, signal),
+        Failure::Timeout => Fault(Part::HookTimeout, 0),
+    })
+}
+
+fn bits(mask: u64) -> impl Iterator<Item = u8> {
+    (0..64u8).filter(move |bit| mask & 1 << bit != 0)
+}
+
+fn drop_bounding(keep: u64) -> Result<(), Errno> {
+    for capability in bits(!keep) {
+        match sys::drop_bounding(capability) {
+            Ok(()) => {}
+            // The kernel has no more.
+            Err(Errno::EINVAL) => break,
+            // Without CAP_SETPCAP nothing can be dropped: no harm when it is not there anyway.
+            Err(Errno::EPERM) if matches!(sys::in_bounding(capability), Ok(false)) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// So that `/dev/stdout` can be opened by the user that the process becomes. Only what the fds refer to is touched,
+/// never a path (CVE-2026-88265), and the null device keeps its owner.
+fn own_stdio(uid: u32) -> Result<(), Errno> {
+    for fd in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
+        let Ok(st) = file::fstat(fd) else { continue };
+        if st.uid == uid || st.is_char(1, 3) {
+            continue;
+        }
+        match file::fchown(fd, uid, st.gid) {
+            // An owner that is not mapped, a file system that has none, or a read-only one.
+            Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS | Errno::ENOSYS) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn become_user(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<(), Errno> {
+    if uid != 0 {
+        sys::set_keep_caps(true)?;
+    }
+    // The exact list, the empty one too: the caller's groups would otherwise be the container's (CVE-2022-36109).
+    if let Some(groups) = groups {
+        sys::set_groups(groups)?;
+    }
+    sys::set_gid(gid)?;
+    sys::set_uid(uid)
+}
+
+/// Standard streams that are the host's null device would be a way to a mount outside: they become the container's.
+fn reopen_null() -> Result<(), Errno> {
+    let mut own: Option<OwnedFd> = None;
+    for (number, fd) in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()].iter().enumerate() {
+        if !file::fstat(*fd).is_ok_and(|st| st.is_char(1, 3)) {
+            continue;
+        }
+        if own.is_none() {
+            let root = file::open(c"/", file::O_PATH | file::O_DIRECTORY, 0)?;
+            match file::openat2(root.as_fd(), c"dev/null", file::O_RDWR | file::O_NOCTTY, 0, file::IN_ROOT_NO_SYMLINKS) {
+                Ok(null) if file::fstat(null.as_fd())?.is_char(1, 3) => own = Some(null),
+                // No null device in this rootfs, or not a true one (CVE-2025-31133): the host's stays.
+                _ => return Ok(()),
+            }
+        }
+        if let Some(null) = &own {
+            file::dup_to_stdio(null.as_fd(), number as i32)?;
+        }
+    }
+    Ok(())
+}
+
+/// The first candidate that this user may execute; what stands in the way of the others is told when there is none.
+fn find_program(plan: &Plan) -> Result<usize, Fault> {
+    let mut denied = None;
+    for (i, path) in plan.programs.iter().enumerate() {
+        match file::executable(path) {
+            Ok(()) => match file::stat(path) {
+                Ok(st) if st.is_dir() => denied = Some(Errno::EACCES),
+                Ok(_) => return Ok(i),
+                Err(e) => denied = Some(e),
+            },
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(e) => denied = Some(e),
+        }
+    }
+    match denied {
+        Some(errno) => Err(errno.into()),
+        None if plan.programs.len() == 1 => Err(Errno::ENOENT.into()),
+        None => Err(Fault(Part::NotInPath, Errno::ENOENT as i32)),
+    }
+}
+
+/// The home directory of `uid` by the container's /etc/passwd, or `/`, as `HOME=...` in `buf`. The file is the image's: it
+/// is read in pieces, up to a bound (CVE-2026-47262), and only when it is a regular one.
+fn home_of(uid: u32, buf: &mut [u8; HOME_MAX]) -> Result<(), Errno> {
+    const MOST: usize = 1 << 20;
+    put_home(buf, b"/");
+    let flags = file::O_RDONLY | file::O_NONBLOCK | file::O_NOCTTY;
+    let Ok(passwd) = file::open(c"/etc/passwd", flags, 0) else { return Ok(()) };
+    if !file::fstat(passwd.as_fd())?.is_file() {
+        return Ok(());
+    }
+    let mut chunk = [0u8; 2 * file::PATH_MAX];
+    let (mut held, mut total) = (0, 0);
+    while total < MOST {
+        let n = file::read(passwd.as_fd(), chunk.get_mut(held..).unwrap_or_default())?;
+        (held, total) = (held + n, total + n);
+        let text = chunk.get(..held).unwrap_or_default();
+        // A last line may lack its end.
+        let complete = if n == 0 { held } else { text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1) };
+        for line in text.get(..complete).unwrap_or_default().split(|b| *b == b'\n') {
+            if let Some(home) = home_in(line, uid) {
+                put_home(buf, home);
+                return Ok(());
+            }
+        }
+        if n == 0 || (complete == 0 && held == chunk.len()) {
+            return Ok(());
+        }
+        chunk.copy_within(complete..held, 0);
+        held -= complete;
+    }
+    Ok(())
+}
+
+/// The sixth field of a line of passwd(5) whose third is this number and nothing else.
+fn home_in(line: &[u8], uid: u32) -> Option<&[u8]> {
+    let mut fields = line.split(|b| *b == b':');
+    let id = fields.nth(2)?;
+    let home = fields.nth(2)?;
+    (number(id)? == uid && home.first() == Some(&b'/')).then_some(home)
+}
+
+fn number(digits: &[u8]) -> Option<u32> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u32, |n, d| {
+        d.is_ascii_digit().then_some(())?;
+        n.checked_mul(10)?.checked_add(u32::from(d - b'0'))
+    })
+}
+
+fn put_home(buf: &mut [u8; HOME_MAX], home: &[u8]) {
+    let name = b"HOME=";
+    buf.fill(0);
+    let bytes = name.iter().chain(home);
+    // The last byte stays the NUL.
+    for (place, byte) in buf.iter_mut().take(HOME_MAX - 1).zip(bytes) {
+        *place = *byte;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_digits_and_nothing_else() {
+        assert_eq!(number(b"1000"), Some(1000));
+        for bad in [&b""[..], b"-1", b" 1", b"1x", b"0x1", b"4294967296", b"1000000000000000000000000000000"] {
+            assert_eq!(number(bad), None);
+        }
+    }
+
+    #[test]
+    fn home_is_by_uid_never_by_name() {
+        assert_eq!(home_in(b"1000:x:0:0::/root:/bin/sh", 1000), None);
+        assert_eq!(home_in(b"me:x:1000:1000::/home/me:/bin/sh", 1000), Some(&b"/home/me"[..]));
+        assert_eq!(home_in(b"me:x:1000:1000::relative:/bin/sh", 1000), None);
+        assert_eq!(home_in(b"broken:x:1000", 1000), None);
+    }
+}

@@ -1,0 +1,227 @@
+//! `create`: a container that waits at its gate.
+
+use super::{CreateOptions, Global};
+use crate::cgroup::{self, Cgroup};
+use crate::config::{self, Config};
+use crate::console;
+use crate::error::{Error, Kind, On, Result, invalid};
+use crate::plan::{self, Input, Plan};
+use crate::spawn::{self, Answers, Init, Request};
+use crate::state::{self, Container, Reserved, Saved};
+use crate::{hooks, log, notify, seccomp_agent};
+use ::log::warn;
+use oci_spec::runtime::{LinuxNamespaceType as Ns, Spec};
+use orlop_sys::{file, process};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Creates the container; its process executes nothing before `start`.
+pub fn create(global: &Global, options: &CreateOptions) -> Result<()> {
+    let made = make(global, options, true, true)?;
+    made.finish(options).map(drop)
+}
+
+/// A container at its gate, nothing of it kept yet: dropped, it leaves nothing behind.
+pub(super) struct Made {
+    pub(super) config: Config,
+    pub(super) plan: Plan,
+    pub(super) saved: Saved,
+    pub(super) init: Init,
+    /// The master of the terminal, when no socket takes it.
+    pub(super) master: Option<OwnedFd>,
+    cgroup: CgroupGuard,
+    reserved: Reserved,
+}
+
+/// Everything up to the gate. `fifo`: the gate is that of `start`; else the caller opens it. `detached`: a terminal needs
+/// a socket that takes it.
+pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detached: bool) -> Result<Made> {
+    state::check_id(&options.id)?;
+    super::refuse_systemd(global)?;
+    let config = Config::load(&options.bundle.join("config.json"))?;
+    config.check()?;
+    super::check_terminal(config.process()?.terminal().unwrap_or(false), options.console_socket.is_some(), detached)?;
+    let listen_fds = super::listen_fds();
+    super::check_preserved(options.preserve_fds + listen_fds)?;
+
+    let rootfs = config::rootfs(&config.spec, &options.bundle)?;
+    let linux = config.spec.linux().as_ref();
+    let cgroup = cgroup::plan(linux.and_then(|l| l.cgroups_path().as_deref()), &options.id)?;
+    let reserved = Reserved::new(&global.root, &options.id)?;
+    let notify_dir = notify::requested().map(|_| notify::directory(&reserved.dir));
+    if notify_dir.is_some() {
+        notify::prepare(&reserved.dir)?;
+    }
+    let plan = plan::plan(
+        &config.spec,
+        &Input {
+            id: &options.id,
+            rootfs: &rootfs,
+            bundle: &options.bundle,
+            grantable: process::capabilities().on("capget", "")?.permitted,
+            hierarchies: &hierarchies(&config.spec)?,
+            cgroup_paths: cgroup.paths(),
+            v1_tasks: cgroup.paths().keys().filter(|k| !k.is_empty()).count(),
+            into_cgroup: cgroup.paths().contains_key(""),
+            preserve_fds: options.preserve_fds,
+            listen_fds,
+            no_pivot: if options.no_pivot { Some(outer_proc_mounts(&rootfs)?) } else { None },
+            no_new_keyring: options.no_new_keyring,
+            notify_dir: notify_dir.as_deref(),
+            rootless: super::rootless(global),
+        },
+    )?;
+    plan.warnings.iter().for_each(|w| warn!("{w}"));
+    reserved.keep_config(&config)?;
+    let gate = if fifo { Some(reserved.gate()?) } else { None };
+
+    // Limits stand before the first process is inside.
+    let mut cgroup = CgroupGuard { cgroup, armed: true };
+    let entry = cgroup.cgroup.create(linux.and_then(|l| l.resources().as_ref()))?;
+    let proc = spawn::open_proc()?;
+    let mut answers = Creating {
+        config: &config,
+        options,
+        reserved: &reserved,
+        rootfs,
+        cgroup: cgroup.cgroup.as_ref(),
+        saved: None,
+        master: None,
+    };
+    let request = Request {
+        plan: &plan,
+        entry,
+        target: None,
+        gate: gate.as_ref().map(|(fifo, failure)| (fifo, failure)),
+        proc: proc.as_fd(),
+    };
+    let init = spawn::spawn(request, &mut answers).map_err(|e| cgroup.explain(e))?;
+    let (saved, master) = (answers.saved, answers.master);
+    let saved = saved.ok_or_else(|| Error::new(Kind::Init, "the container's init left out its hooks"))?;
+    Ok(Made { config, plan, saved, init, master, cgroup, reserved })
+}
+
+impl Made {
+    /// Tells the caller who the container is; from then on it stays.
+    pub(super) fn finish(mut self, options: &CreateOptions) -> Result<(Container, Init, Option<OwnedFd>)> {
+        super::tell(self.saved.init_process_pid, self.init.pidfd.as_fd(), options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
+        self.init.disarm();
+        self.cgroup.armed = false;
+        Ok((self.reserved.into_container(self.saved), self.init, self.master))
+    }
+}
+
+/// Answers of a container that is being made.
+struct Creating<'a> {
+    config: &'a Config,
+    options: &'a CreateOptions,
+    reserved: &'a Reserved,
+    rootfs: PathBuf,
+    cgroup: &'a dyn Cgroup,
+    saved: Option<Saved>,
+    master: Option<OwnedFd>,
+}
+
+impl Answers for Creating<'_> {
+    fn hooks(&mut self, pid: i32) -> Result<()> {
+        // Before the hooks, so that a half-made container can be killed by its id.
+        let saved = self.save(pid)?;
+        for name in ["prestart", "createRuntime"] {
+            hooks::run(&self.config.spec, name, &saved.id, &saved.bundle, "creating", pid)?;
+        }
+        self.saved = Some(saved);
+        Ok(())
+    }
+
+    fn console(&mut self, master: OwnedFd) -> Result<()> {
+        super::hand_over(master, self.options.console_socket.as_deref(), &mut self.master)
+    }
+
+    fn notify(&mut self, pid: i32, listener: OwnedFd) -> Result<()> {
+        seccomp_agent::send(&self.config.spec, &self.options.id, &self.options.bundle, pid, listener)
+    }
+}
+
+impl Creating<'_> {
+    fn save(&self, pid: i32) -> Result<Saved> {
+        let start = state::stat(pid).map(|(_, start)| start);
+        let saved = Saved {
+            oci_version: crate::OCI_VERSION.to_string(),
+            id: self.options.id.clone(),
+            init_process_pid: pid,
+            init_process_start: start.ok_or_else(|| Error::new(Kind::Init, "the container's init has ended during set-up"))?,
+            created: log::rfc3339_nanos(SystemTime::now()),
+            bundle: self.options.bundle.clone(),
+            rootfs: self.rootfs.clone(),
+            annotations: state::annotations(&self.config.spec),
+            cgroup_paths: self.cgroup.paths().clone(),
+            private_pid: super::namespace(&self.config.spec, Ns::Pid).is_some_and(|path| path.is_none()),
+        };
+        self.reserved.save(&saved)?;
+        Ok(saved)
+    }
+}
+
+/// The cgroups of a container that is being made: removed on drop.
+struct CgroupGuard {
+    cgroup: Box<dyn Cgroup>,
+    armed: bool,
+}
+
+impl CgroupGuard {
+    /// An init that was killed in a cgroup with an OOM kill ran out of memory, and its limit is what to change.
+    fn explain(&self, e: Error) -> Error {
+        if e.kind() == Kind::Init && self.cgroup.oom_kills() > 0 {
+            let why = "container init was OOM-killed (memory limit too low?)";
+            return Error::new(Kind::Init, why).at("linux.resources.memory.limit");
+        }
+        e
+    }
+}
+
+impl Drop for CgroupGuard {
+    fn drop(&mut self) {
+        if self.armed {
+            // The first error is what the user must hear.
+            let _ = self.cgroup.remove();
+        }
+    }
+}
+
+fn hierarchies(spec: &Spec) -> Result<Vec<cgroup::Hierarchy>> {
+    let mounts = spec.mounts().iter().flatten();
+    let any = mounts.into_iter().any(|m| matches!(m.typ().as_deref(), Some("cgroup" | "cgroup2")));
+    if any { cgroup::hierarchies() } else { Ok(Vec::new()) }
+}
+
+/// Where procfs and sysfs are mounted outside the rootfs, the last mount first.
+fn outer_proc_mounts(rootfs: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e: procfs::ProcError| invalid("--no-pivot", format!("cannot read /proc/self/mountinfo: {e}"));
+    let mounts = procfs::process::Process::myself().and_then(|me| me.mountinfo()).map_err(failed)?;
+    let outer = mounts.into_iter().filter(|m| matches!(m.fs_type.as_str(), "proc" | "sysfs") && !m.mount_point.starts_with(rootfs));
+    let mut places: Vec<PathBuf> = outer.map(|m| m.mount_point).collect();
+    places.reverse();
+    Ok(places)
+}
+
+/// Decimal, without a newline, in a file that appears complete (callers wait for it).
+pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let name = path.file_name().ok_or_else(|| invalid("--pid-file", format!("{path:?} has no file name")))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    let temporary = path.with_file_name(hidden);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o644).custom_flags(file::O_NOFOLLOW);
+    let written = options.open(&temporary).and_then(|mut f| write!(f, "{pid}"));
+    written.on("write", temporary.display()).map_err(|e| e.at("--pid-file"))?;
+    std::fs::rename(&temporary, path).on("rename to", path.display()).map_err(|e| e.at("--pid-file"))
+}
+
+/// The pidfd's message as its receivers know it.
+pub(super) fn send_pidfd(socket: &Path, pidfd: std::os::fd::BorrowedFd) -> Result<()> {
+    console::send(socket, pidfd, "pidfd").map_err(|e| e.at("--pidfd-socket"))
+}

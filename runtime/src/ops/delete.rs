@@ -1,0 +1,84 @@
+//! `delete`: removes what a stopped container has left.
+
+use super::Global;
+use crate::error::{Error, Kind, On, Result};
+use crate::hooks;
+use crate::state::{self, Container, Status};
+use orlop_sys::process::{POLLIN, SIGKILL};
+use orlop_sys::process;
+use std::os::fd::AsFd;
+
+/// How long a killed init may take to end: milliseconds.
+const PATIENCE: i32 = 10_000;
+
+/// Deletes the container. `force`: kills it first, and is content when there is none.
+pub fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
+    let container = match Container::load(&global.root, id) {
+        Ok(container) => container,
+        Err(e) if force && e.kind() == Kind::NotFound => return Ok(()),
+        // What is left of a create that was killed, or a broken state: nothing is known of it but its directory.
+        Err(e) if force && state::check_id(id).is_ok() => {
+            let dir = global.root.join(id);
+            return state::remove_dir(&dir).map_err(|other| e.also(other));
+        }
+        Err(e) => return Err(e),
+    };
+    let _lock = container.lock()?;
+    match container.status()? {
+        Status::Stopped => {}
+        Status::Created => end(&container)?,
+        _ if force => end(&container)?,
+        status => {
+            return Err(Error::new(Kind::State, format!("cannot delete container {id} that is not stopped: {status}"))
+                .hint("stop it with `kill`, or use --force"));
+        }
+    }
+    destroy(&container)
+}
+
+/// Kills the init and waits for its end.
+fn end(container: &Container) -> Result<()> {
+    let pidfd = match container.pidfd() {
+        Err(e) if e.kind() == Kind::State => return Ok(()),
+        other => other?,
+    };
+    let pid = container.saved.init_process_pid;
+    // ESRCH: it has ended by itself.
+    let _ = process::pidfd_signal(pidfd.as_fd(), SIGKILL);
+    let cgroup = container.cgroup();
+    // A frozen process of v1 does not even die.
+    if cgroup.frozen()? {
+        cgroup.freeze(false)?;
+    }
+    let ended = process::poll([(pidfd.as_fd(), POLLIN)], PATIENCE).on("poll", format!("pidfd of {pid}"))?;
+    if ended == [0] {
+        return Err(Error::new(Kind::State, "container init still running").hint("it may hang in an uninterruptible call"));
+    }
+    Ok(())
+}
+
+/// Removes everything of a stopped container. Each part is tried even when an earlier one failed, so that a second
+/// `delete` has less to do; the directory goes last, and only when all else has gone.
+pub(super) fn destroy(container: &Container) -> Result<()> {
+    let cgroup = container.cgroup();
+    let mut failures = Vec::new();
+    // Without a pid namespace of its own the container's processes outlive its init.
+    if !container.saved.private_pid {
+        failures.extend(cgroup.signal(SIGKILL).err());
+    }
+    failures.extend(cgroup.remove().err());
+    match container.config() {
+        Ok(config) => {
+            // Their failures are logged, and the lifecycle goes on (runtime.md, "Lifecycle").
+            hooks::run_all(&config.spec, "poststop", &container.saved.id, &container.saved.bundle, "stopped", 0);
+        }
+        Err(e) => failures.push(e),
+    }
+    if failures.is_empty() {
+        failures.extend(container.remove().err());
+    }
+    match failures.into_iter().reduce(Error::also) {
+        Some(e) => Err(e),
+        None => Ok(()),
+    }
+}

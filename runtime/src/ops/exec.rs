@@ -1,0 +1,224 @@
+//! `exec`: one more process in a running container.
+
+use super::{ExecOptions, Global};
+use crate::config::{self, Config};
+use crate::console::{self, Process as Foreground};
+use crate::error::{Error, Kind, On, Result, invalid};
+use crate::plan::{self, Input};
+use crate::spawn::{self, Answers, Request};
+use crate::state::{Container, Status};
+use crate::seccomp_agent;
+use log::warn;
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxNamespaceType as Ns, Process, Spec, User};
+use orlop_sys::process as sys;
+use orlop_sys::signal::Signals;
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Runs a process in the container. The result is the exit status: 0 when detached, else the process's, 128 + n for signal n.
+pub fn exec(global: &Global, options: &ExecOptions) -> Result<u8> {
+    let container = Container::load(&global.root, &options.id)?;
+    match container.status()? {
+        Status::Stopped => return Err(refused("cannot exec in a stopped container")),
+        Status::Paused if !options.ignore_paused => {
+            return Err(refused("cannot exec in a paused container (use --ignore-paused to override)"));
+        }
+        _ => {}
+    }
+    let config = container.config()?;
+    let process = process(options, &config)?;
+    config::check_process(&process)?;
+    let terminal = process.terminal().unwrap_or(false);
+    super::check_terminal(terminal, options.console_socket.is_some(), options.detach)?;
+    super::check_preserved(options.preserve_fds)?;
+
+    let signals = if options.detach { None } else { Some(Signals::block().on("signalfd", "")?) };
+    let target = container.pidfd()?;
+    let cgroup = container.cgroup();
+    let entry = cgroup.enter(&options.cgroup).map_err(|e| if options.cgroup.is_empty() { e } else { e.at("--cgroup") })?;
+    let input = Input {
+        id: &options.id,
+        rootfs: &container.saved.rootfs,
+        bundle: &container.saved.bundle,
+        grantable: sys::capabilities().on("capget", "")?.permitted,
+        hierarchies: &[],
+        cgroup_paths: cgroup.paths(),
+        v1_tasks: entry.tasks.len(),
+        into_cgroup: entry.dir.is_some(),
+        preserve_fds: options.preserve_fds,
+        listen_fds: 0,
+        no_pivot: None,
+        no_new_keyring: false,
+        notify_dir: None,
+        rootless: super::rootless(global),
+    };
+    let mut plan = plan::plan_exec(&config.spec, &process, &input, joined(&config.spec))?;
+    if super::namespace(&config.spec, Ns::Pid).is_some() {
+        plan.before_clone.push((0, sys::CLONE_NEWPID));
+    }
+    plan.warnings.iter().for_each(|w| warn!("{w}"));
+    let proc = spawn::open_proc()?;
+    let mut answers = Executing { options, spec: &config.spec, bundle: &container.saved.bundle, master: None };
+    let request = Request { plan: &plan, entry, target: Some(target.as_fd()), gate: None, proc: proc.as_fd() };
+    let hinted = |e| super::explain_exec(e, &plan, &container.saved.rootfs);
+    let mut init = spawn::spawn(request, &mut answers).map_err(hinted)?;
+    super::tell(init.pid, init.pidfd.as_fd(), options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
+    init.release(&plan, &String::new).map_err(hinted)?;
+    init.disarm();
+    let Some(signals) = signals else { return Ok(0) };
+    let foreground = Foreground { pid: init.pid, pidfd: init.pidfd.as_fd() };
+    console::foreground(&signals, &foreground, answers.master, false, None)
+}
+
+fn refused(why: &'static str) -> Error {
+    Error::new(Kind::State, why)
+}
+
+/// The namespaces that the init does not share with the host, but for the pid namespace, which only children enter.
+fn joined(spec: &Spec) -> i32 {
+    let list = spec.linux().iter().filter_map(|l| l.namespaces().as_ref()).flatten();
+    list.map(|n| n.typ() as i32).filter(|kind| *kind != sys::CLONE_NEWPID).fold(0, |all, kind| all | kind)
+}
+
+/// The process of the file, or the container's own with what the flags change.
+fn process(options: &ExecOptions, config: &Config) -> Result<Process> {
+    let mut process = match &options.process {
+        Some(path) => {
+            let raw = std::fs::read(path).on("read", path.display()).map_err(|e| e.at("--process"))?;
+            config::parse::<Process>(&raw, path)?
+        }
+        None => flags(options, config.process()?.clone())?,
+    };
+    // These go with either form.
+    if options.tty {
+        process.set_terminal(Some(true));
+    }
+    Ok(process)
+}
+
+fn flags(options: &ExecOptions, mut process: Process) -> Result<Process> {
+    process.set_args(Some(options.args.clone()));
+    process.set_terminal(Some(options.tty));
+    if let Some(cwd) = &options.cwd {
+        process.set_cwd(PathBuf::from(cwd));
+    }
+    if !options.env.is_empty() {
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend(options.env.iter().cloned());
+        process.set_env(Some(env));
+    }
+    if let Some(label) = &options.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
+    if let Some(profile) = &options.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if options.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    if let Some(user) = &options.user {
+        process.set_user(user_of(user, process.user())?);
+    }
+    if !options.additional_gids.is_empty() {
+        let mut user = process.user().clone();
+        let mut gids = user.additional_gids().clone().unwrap_or_default();
+        gids.extend(&options.additional_gids);
+        user.set_additional_gids(Some(gids));
+        process.set_user(user);
+    }
+    if !options.cap.is_empty() {
+        let caps = capabilities(&options.cap, process.capabilities().as_ref())?;
+        process.set_capabilities(Some(caps));
+    }
+    Ok(process)
+}
+
+/// `uid[:gid]` by one strict rule: decimal digits, nothing else (CVE-2016-3697, CVE-2026-30892).
+fn user_of(text: &str, old: &User) -> Result<User> {
+    let number = |part: &str| {
+        let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        let id = if digits { part.parse::<u32>().ok() } else { None };
+        id.filter(|id| *id != u32::MAX)
+            .ok_or_else(|| invalid("--user", format!("{part:?} is not an id: write uid or uid:gid, in decimal digits")))
+    };
+    let mut user = old.clone();
+    match text.split_once(':') {
+        Some((uid, gid)) => {
+            user.set_uid(number(uid)?);
+            user.set_gid(number(gid)?);
+        }
+        None => {
+            user.set_uid(number(text)?);
+        }
+    }
+    Ok(user)
+}
+
+/// The named ones are added to the sets that make them usable, never to the inheritable one, which would give them to programs with file
+/// capabilities later (CVE-2022-29162); to the ambient one only where the container already has inheritable ones.
+fn capabilities(names: &[String], old: Option<&LinuxCapabilities>) -> Result<LinuxCapabilities> {
+    let mut added = Capabilities::new();
+    for name in names {
+        let value = serde_json::Value::String(name.clone());
+        let capability = serde_json::from_value(value).map_err(|_| invalid("--cap", format!("{name:?} is not a capability")))?;
+        added.insert(capability);
+    }
+    let mut caps = old.cloned().unwrap_or_else(none);
+    let with = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(&added).copied().collect::<HashSet<_>>());
+    let (bounding, effective, permitted) = (with(caps.bounding()), with(caps.effective()), with(caps.permitted()));
+    caps.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    Ok(caps)
+}
+
+fn none() -> LinuxCapabilities {
+    let mut caps = LinuxCapabilities::default();
+    caps.set_bounding(None).set_effective(None).set_inheritable(None).set_permitted(None).set_ambient(None);
+    caps
+}
+
+/// Answers of a process that is being made.
+struct Executing<'a> {
+    options: &'a ExecOptions,
+    spec: &'a Spec,
+    bundle: &'a Path,
+    master: Option<OwnedFd>,
+}
+
+impl Answers for Executing<'_> {
+    fn hooks(&mut self, _: i32) -> Result<()> {
+        Err(Error::new(Kind::Init, "a process of exec has no hooks"))
+    }
+
+    fn console(&mut self, master: OwnedFd) -> Result<()> {
+        super::hand_over(master, self.options.console_socket.as_deref(), &mut self.master)
+    }
+
+    fn notify(&mut self, pid: i32, listener: OwnedFd) -> Result<()> {
+        seccomp_agent::send(self.spec, &self.options.id, self.bundle, pid, listener)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_decimal_numbers_and_nothing_else() {
+        let old = User::default();
+        let user = user_of("1:2", &old).unwrap();
+        assert_eq!((user.uid(), user.gid()), (1, 2));
+        assert_eq!(user_of("10", &old).unwrap().uid(), 10);
+        for bad in ["", " 1", "1 ", "0x1", "-1", "+1", "root", "1:", ":1", "1:2:3", "4294967295", "4294967296", "99999999999999999999"] {
+            assert!(user_of(bad, &old).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn added_capabilities_are_never_inheritable() {
+        let caps = capabilities(&["CAP_NET_RAW".into()], None).unwrap();
+        assert!(caps.inheritable().is_none() && caps.ambient().is_none());
+        assert_eq!(caps.effective().as_ref().unwrap().len(), 1);
+        assert!(capabilities(&["NET_RAWW".into()], None).is_err());
+    }
+}

@@ -1,0 +1,15 @@
+//! `pause`: freezes the container's processes.
+
+use super::Global;
+use crate::error::{Error, Kind, Result};
+use crate::state::{Container, Status};
+
+/// Pauses a running or created container.
+pub fn pause(global: &Global, id: &str) -> Result<()> {
+    let container = Container::load(&global.root, id)?;
+    let _lock = container.lock()?;
+    match container.status()? {
+        Status::Running | Status::Created => container.cgroup().freeze(true),
+        Status::Paused | Status::Stopped => Err(Error::new(Kind::State, "container not running")),
+    }
+}

@@ -1,0 +1,151 @@
+//! What a step is called when it fails: the parent holds the same plan, so two numbers make a sentence.
+
+use super::{Plan, Planned, Step};
+use crate::error::{Error, Kind, On};
+use crate::hooks;
+use crate::sync::{Frame, Part};
+use crate::{hints, hook};
+use orlop_sys::Errno;
+use std::ffi::CStr;
+
+impl Plan {
+    /// The error of a `Failed` frame; `said` is what hooks printed.
+    pub fn failure(&self, frame: &Frame, said: &str) -> Error {
+        let Some(planned) = self.steps.get(usize::from(frame.step)) else {
+            return Error::new(Kind::Init, "the container's init failed in a step that is not in its plan");
+        };
+        let e = self.step_failure(planned, frame.part, frame.number, said);
+        if planned.field.is_empty() { e } else { e.at(planned.field.to_string()) }
+    }
+
+    fn step_failure(&self, planned: &Planned, part: Part, number: i32, said: &str) -> Error {
+        let step = &planned.step;
+        let errno = Errno::from_raw(number);
+        if let Step::Hook(h) = step {
+            let failure = match part {
+                Part::HookStatus => hook::Failure::Status(number as u8),
+                Part::HookSignal => hook::Failure::Signal(number),
+                Part::HookTimeout => hook::Failure::Timeout,
+                _ => hook::Failure::Call(errno),
+            };
+            return hooks::failed(h, failure, said, &planned.field);
+        }
+        match (step, part) {
+            (Step::FindProgram | Step::Exec, _) => return self.program_failure(matches!(step, Step::Exec), part, errno),
+            (_, Part::Outside) => {
+                return Error::new(Kind::Invalid, "the working directory is outside of the container's root (CVE-2024-21626)");
+            }
+            (_, Part::OnProc) => {
+                let (_, object) = self.call(step);
+                return Error::new(Kind::Invalid, format!("{object} cannot be mounted because it is inside /proc"));
+            }
+            (_, Part::Mismatch) => {
+                let (_, object) = self.call(step);
+                return Error::new(Kind::System, format!("{object} is something else than it must be"))
+                    .hint("the rootfs has another file there: remove it, or mount over it");
+            }
+            (_, Part::Protocol) => return errno.on("talk to", "the runtime"),
+            _ => {}
+        }
+        let (call, object) = self.call(step);
+        let call = match part {
+            Part::Place => format!("make the place for {call}"),
+            Part::Attributes => "mount_setattr of".to_string(),
+            Part::Propagation => "set the propagation of".to_string(),
+            Part::Attach => "attach the mount to".to_string(),
+            Part::CopyUp => "copy up".to_string(),
+            _ => call,
+        };
+        let hint = hints::hint(&call, errno);
+        let e = errno.on(call, object);
+        match hint {
+            Some(hint) => e.hint(hint),
+            None => e,
+        }
+    }
+
+    /// The words that engines turn into 126 and 127 stay as they are with runc.
+    fn program_failure(&self, executed: bool, part: Part, errno: Errno) -> Error {
+        let name = self.args.list().first().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let text = match part {
+            Part::NotInPath => format!("exec: \"{name}\": executable file not found in $PATH"),
+            _ if executed => format!("exec {name}: {}", lower(errno.desc())),
+            _ => format!("exec: \"{name}\": {}", lower(errno.desc())),
+        };
+        Error::new(Kind::Exec, text)
+    }
+
+    /// The call of a step, and what it works on.
+    fn call(&self, step: &Step) -> (String, String) {
+        let call = |call: &str, object: String| (call.to_string(), object);
+        let quoted = |s: &CStr| format!("{s:?}");
+        match step {
+            Step::EnterCgroups => call("enter the cgroups by writing 0 to", "their tasks files".into()),
+            Step::Rlimit(resource, soft, hard) => call("setrlimit", format!("{resource} to {soft}:{hard}")),
+            Step::ProcSelf(name, value) => (format!("write {} =", name.to_string_lossy()), quoted(value)),
+            Step::OpenLabel(name) => call("open label file", format!("/proc/self/{}", name.to_string_lossy())),
+            Step::WriteLabel(label) => call("write label", quoted(label)),
+            Step::Join(open, _) => call("setns to", self.path_of(*open)),
+            Step::JoinInit(_) => call("setns to", "the namespaces of the container's init".into()),
+            Step::AskMaps => call("ask for", "the id maps".into()),
+            Step::BecomeRoot(_) => call("become", "root of the user namespace".into()),
+            Step::Unshare(_) => call("unshare", "the cgroup namespace".into()),
+            Step::NewSession => call("setsid", String::new()),
+            Step::Keyring(name) => call("join session keyring", quoted(name)),
+            Step::Propagate(_) => call("set the propagation of", "\"/\"".into()),
+            Step::PrivateParent(path) => call("make private the mount of", quoted(path)),
+            Step::BindRoot(path) => call("bind", quoted(path)),
+            Step::OpenRoot(path) => call("open", quoted(path)),
+            Step::Mount(m) => (format!("mount {} on", m.fs.to_string_lossy()), quoted(&m.target.path)),
+            Step::Bind(b) => call("bind to", quoted(&b.target.path)),
+            Step::Directory(path) => call("mkdir", quoted(path)),
+            Step::Device(d) => call("mknod", quoted(&d.path)),
+            Step::Symlink(_, at) => call("symlink", quoted(at)),
+            Step::Ptmx => call("symlink", "\"/dev/ptmx\"".into()),
+            Step::Console(..) => call("open a terminal of", "\"/dev/pts\"".into()),
+            Step::AskHooks => call("run", "the hooks".into()),
+            Step::Hook(h) => call("run hook", quoted(&h.path)),
+            Step::SetAttr(path, _) => call("mount_setattr of", quoted(path)),
+            Step::Mask(path) => call("mask", quoted(path)),
+            Step::Readonly(path) => call("make read-only", quoted(path)),
+            Step::ReadonlyRoot => call("make read-only", "\"/\"".into()),
+            Step::Sysctl(path, value) => (format!("write sysctl {} =", path.to_string_lossy()), quoted(value)),
+            Step::Pivot(_) => call("pivot_root to", "the rootfs".into()),
+            Step::MoveRoot(_) => call("move to / the mount of", "the rootfs".into()),
+            Step::Chroot => call("chroot to", "the rootfs".into()),
+            Step::ReopenNull => call("open", "\"/dev/null\"".into()),
+            Step::Hostname(name) => call("sethostname", quoted(name)),
+            Step::Domainname(name) => call("setdomainname", quoted(name)),
+            Step::Scheduler(attr) => call("sched_setattr", format!("policy {}", attr.policy)),
+            Step::IoPriority(value) => call("ioprio_set", format!("class {} level {}", value >> 13, value & 0x1fff)),
+            Step::Affinity(_) => call("sched_setaffinity", String::new()),
+            Step::Personality(persona) => call("personality", format!("{persona:#x}")),
+            Step::Umask(mask) => call("umask", format!("{mask:o}")),
+            Step::Bounding(_) => call("drop from", "the bounding set".into()),
+            Step::StdioOwner(uid) => call("chown the standard streams to", uid.to_string()),
+            Step::User { uid, gid, .. } => call("set user and group", format!("{uid}:{gid}")),
+            Step::Chdir(path, _) => call("chdir to", quoted(path)),
+            Step::Capabilities(caps) => call("capset", format!("{:#x}", caps.permitted)),
+            Step::Ambient(caps) => call("raise ambient capabilities", format!("{caps:#x}")),
+            Step::Home(_) => call("read", "\"/etc/passwd\"".into()),
+            Step::FindProgram | Step::Exec => call("exec", String::new()),
+            Step::NoNewPrivs => call("set", "no_new_privs".into()),
+            Step::CloseFrom(first) => call("close_range from", first.to_string()),
+            Step::Ready | Step::Gate => call("talk to", "the runtime".into()),
+            Step::Seccomp(filter, ..) => call("seccomp", format!("with a filter of {} instructions", filter.len())),
+        }
+    }
+
+    fn path_of(&self, open: usize) -> String {
+        match self.opens.get(open) {
+            Some((super::Open::Namespace { path, .. } | super::Open::Tree { path, .. }, _)) => format!("{path:?}"),
+            None => String::new(),
+        }
+    }
+}
+
+/// Go writes these texts in lower case, and callers match on that.
+fn lower(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}

@@ -1,0 +1,408 @@
+//! The child half of the file system: every place inside the container is reached by an fd below the rootfs.
+//!
+//! The rootfs is hostile at all times, concurrently too: a volume may be shared with a running container. So a path is
+//! resolved once, below the root, to an fd (openat2 with RESOLVE_IN_ROOT), and the mount is made on that fd or on `.` after
+//! fchdir to it, never on the path again (CVE-2021-30465, CVE-2025-31133, CVE-2025-52881).
+
+use crate::copy_up;
+use crate::init::{Fault, InPart};
+use crate::plan::{BindStep, DeviceStep, MountStep, Step, Target};
+use crate::sync::Part;
+use orlop_sys::mount::{self as sys, Attr, attr};
+use orlop_sys::process;
+use orlop_sys::{Errno, file};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The rootfs while it is being built.
+pub struct Rootfs<'a> {
+    opens: &'a [OwnedFd],
+    root: Option<OwnedFd>,
+    /// /dev, once the mounts are made: most of what is made singly is in it.
+    dev: Option<OwnedFd>,
+    /// The verified null device of the host, for masks.
+    null: Option<OwnedFd>,
+    /// The empty read-only file system that covers masked directories; one serves them all.
+    cover: Option<OwnedFd>,
+    umask: u32,
+}
+
+impl<'a> Rootfs<'a> {
+    /// Before the first step.
+    pub fn new(opens: &'a [OwnedFd]) -> Rootfs<'a> {
+        Rootfs { opens, root: None, dev: None, null: None, cover: None, umask: 0o022 }
+    }
+
+    /// The root directory of the container-to-be.
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.root.as_ref().map(AsFd::as_fd).ok_or(Errno::EBADF)
+    }
+
+    /// One of the steps that are about files.
+    pub fn step(&mut self, step: &Step) -> Result<(), Fault> {
+        match step {
+            Step::Propagate(flags) => Ok(sys::mount(None, c"/", None, *flags, None)?),
+            Step::PrivateParent(path) => Ok(private_parent(path)?),
+            Step::BindRoot(path) => self.bind_root(path),
+            Step::OpenRoot(path) => self.open_root(path),
+            Step::Mount(m) => self.mount(m),
+            Step::Bind(b) => self.bind(b),
+            Step::Directory(path) => {
+                file::mkdir_all_in_root(self.fd()?, path)?;
+                Ok(())
+            }
+            Step::Device(d) => self.device(d),
+            Step::Symlink(to, at) => self.symlink(to, at),
+            Step::Ptmx => self.ptmx(),
+            Step::SetAttr(path, attr) => {
+                let place = file::openat2(self.fd()?, path, file::O_PATH, 0, file::IN_ROOT).part(Part::Place)?;
+                Ok(sys::set_attr(place.as_fd(), attr, false)?)
+            }
+            Step::Mask(path) => self.mask(path),
+            Step::Readonly(path) => self.read_only(path),
+            Step::ReadonlyRoot => Ok(sys::set_attr(self.fd()?, &read_only(), false)?),
+            Step::Pivot(shared) => self.pivot(*shared),
+            Step::MoveRoot(covers) => self.move_root(covers),
+            Step::Chroot => {
+                process::fchdir(self.fd()?)?;
+                self.chroot()
+            }
+            _ => Err(Fault(Part::Protocol, Errno::ENOSYS as i32)),
+        }
+    }
+
+    fn open_root(&mut self, path: &CStr) -> Result<(), Fault> {
+        // Modes of what is made here are exact; the mask of the caller comes back with the new root.
+        self.umask = process::umask(0);
+        self.root = Some(file::open(path, file::O_PATH | file::O_DIRECTORY, 0)?);
+        Ok(())
+    }
+
+    fn bind_root(&mut self, path: &CStr) -> Result<(), Fault> {
+        sys::mount(Some(path), path, None, sys::MS_BIND | sys::MS_REC, None)?;
+        self.open_root(path)
+    }
+
+    /// The directory that a mount goes on.
+    fn place(&self, target: &Target, directory: bool) -> Result<OwnedFd, Fault> {
+        let root = self.fd()?;
+        let place = if target.no_symlinks {
+            match file::openat2(root, &target.path, file::O_PATH, 0, file::IN_ROOT_NO_SYMLINKS) {
+                Err(Errno::ENOENT) => {
+                    file::mkdir_all_in_root(root, &target.path).part(Part::Place)?;
+                    file::openat2(root, &target.path, file::O_PATH, 0, file::IN_ROOT_NO_SYMLINKS)
+                }
+                other => other,
+            }
+        } else if directory {
+            file::mkdir_all_in_root(root, &target.path)
+        } else {
+            file::touch_in_root(root, &target.path)
+        };
+        let place = place.part(Part::Place)?;
+        // Nothing may stand in for a file of procfs, wherever a symlink of the image leads (CVE-2019-16884).
+        if !target.no_symlinks && !target.proc_allowed && file::fs_type(place.as_fd())? == file::PROC_SUPER_MAGIC {
+            return Err(Fault(Part::OnProc, Errno::EPERM as i32));
+        }
+        Ok(place)
+    }
+
+    /// The topmost mount at the target, after one was made there.
+    fn mounted(&self, target: &Target) -> Result<OwnedFd, Fault> {
+        file::openat2(self.fd()?, &target.path, file::O_PATH, 0, file::IN_ROOT).part(Part::Place)
+    }
+
+    fn mount(&self, m: &MountStep) -> Result<(), Fault> {
+        let place = self.place(&m.target, true)?;
+        let mut buf = [0u8; file::PATH_MAX];
+        let mut data: &CStr = &m.data;
+        if m.keep_mode {
+            data = with_mode(&mut buf, data, file::fstat(place.as_fd())?.mode & 0o7777)?;
+        }
+        process::fchdir(place.as_fd())?;
+        let data = (!data.is_empty()).then_some(data);
+        match sys::mount(Some(&m.source), c".", Some(&m.fs), m.flags, data) {
+            // A v2 hierarchy cannot be mounted in a user namespace without a cgroup namespace of its own.
+            Err(Errno::EPERM | Errno::EBUSY) if m.fallback.is_some() => {
+                let tree = m.fallback.and_then(|i| self.opens.get(i)).ok_or(Errno::EBADF)?;
+                let read_only = if m.flags & sys::MS_RDONLY != 0 { read_only() } else { Attr::default() };
+                sys::set_attr(tree.as_fd(), &read_only, false).part(Part::Attributes)?;
+                sys::attach(tree.as_fd(), place.as_fd()).part(Part::Attach)?;
+            }
+            other => other?,
+        }
+        let none = Attr::default();
+        if m.copy_up || m.attr != none || m.recursive != none || !m.propagation.is_empty() {
+            let mounted = self.mounted(&m.target)?;
+            if m.copy_up {
+                copy_up::directory(place.as_fd(), mounted.as_fd()).part(Part::CopyUp)?;
+            }
+            change(mounted.as_fd(), &m.attr, &m.recursive, &m.propagation)?;
+        }
+        Ok(())
+    }
+
+    fn bind(&self, b: &BindStep) -> Result<(), Fault> {
+        let tree = self.opens.get(b.tree).ok_or(Errno::EBADF)?.as_fd();
+        let directory = file::fstat(tree)?.is_dir();
+        if b.target.path.as_c_str() == c"/proc" && file::fs_type(tree)? != file::PROC_SUPER_MAGIC {
+            return Err(Fault(Part::OnProc, Errno::EPERM as i32));
+        }
+        let place = self.place(&b.target, directory)?;
+        // Before it can be seen: what is attached is what was asked for.
+        change(tree, &b.attr, &b.recursive, &b.propagation)?;
+        sys::attach(tree, place.as_fd()).part(Part::Attach)
+    }
+
+    /// The directory of a path and the name in it.
+    fn parent<'p>(&mut self, path: &'p CStr) -> Result<(Dir<'_>, &'p CStr), Fault> {
+        let in_dev = path.to_bytes().strip_prefix(b"/dev/").filter(|name| !name.contains(&b'/') && !name.is_empty());
+        if in_dev.is_none() {
+            let (dir, name) = file::parent_in_root(self.fd()?, path).part(Part::Place)?;
+            return Ok((Dir::Own(dir), name));
+        }
+        if self.dev.is_none() {
+            self.dev = Some(file::mkdir_all_in_root(self.fd()?, c"/dev").part(Part::Place)?);
+        }
+        let name = path.to_bytes_with_nul().get(c"/dev/".to_bytes().len()..).unwrap_or_default();
+        let name = CStr::from_bytes_with_nul(name).map_err(|_| Errno::EINVAL)?;
+        Ok((Dir::Dev(self.dev.as_ref().ok_or(Errno::EBADF)?.as_fd()), name))
+    }
+
+    fn device(&mut self, d: &DeviceStep) -> Result<(), Fault> {
+        let opens = self.opens;
+        let (dir, name) = self.parent(&d.path)?;
+        let dir = dir.as_fd();
+        if let Some(tree) = d.tree {
+            match file::mknodat(dir, name, file::S_IFREG | 0o666, 0) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(e) => return Err(Fault(Part::Place, e as i32)),
+            }
+            let place = ordinary(dir, name)?;
+            let tree = opens.get(tree).ok_or(Errno::EBADF)?;
+            return sys::attach(tree.as_fd(), place.as_fd()).part(Part::Attach);
+        }
+        match file::mknodat(dir, name, d.mode, d.device) {
+            Err(Errno::EEXIST) => {
+                let there = file::lstatat(dir, name)?;
+                if (there.mode & file::S_IFMT, there.rdev) != (d.mode & file::S_IFMT, d.device) {
+                    return Err(Fault(Part::Mismatch, Errno::EEXIST as i32));
+                }
+                file::chmodat(dir, name, d.mode & 0o7777)?;
+            }
+            other => other?,
+        }
+        if d.owner != (0, 0) {
+            file::lchownat(dir, name, d.owner.0, d.owner.1)?;
+        }
+        Ok(())
+    }
+
+    fn symlink(&mut self, to: &CStr, at: &CStr) -> Result<(), Fault> {
+        let (dir, name) = self.parent(at)?;
+        match file::symlinkat(to, dir.as_fd(), name) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn ptmx(&mut self) -> Result<(), Fault> {
+        let (dir, name) = self.parent(c"/dev/ptmx")?;
+        match file::unlinkat(dir.as_fd(), name) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+        Ok(file::symlinkat(c"pts/ptmx", dir.as_fd(), name)?)
+    }
+
+    /// Binds the pty's slave to /dev/console; both by fd (CVE-2025-52565, CVE-2026-88264).
+    pub fn bind_console(&mut self, slave: BorrowedFd) -> Result<(), Fault> {
+        let (dir, name) = self.parent(c"/dev/console")?;
+        match file::mknodat(dir.as_fd(), name, file::S_IFREG | 0o666, 0) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(e) => return Err(Fault(Part::Place, e as i32)),
+        }
+        let place = ordinary(dir.as_fd(), name)?;
+        let tree = sys::clone_tree(Some(slave), c"", false, false).part(Part::Attach)?;
+        sys::attach(tree.as_fd(), place.as_fd()).part(Part::Attach)
+    }
+
+    fn mask(&mut self, path: &CStr) -> Result<(), Fault> {
+        let place = match file::openat2(self.fd()?, path, file::O_PATH, 0, file::IN_ROOT) {
+            // What is not there need not be hidden.
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            other => other.part(Part::Place)?,
+        };
+        let cover = if file::fstat(place.as_fd())?.is_dir() { self.empty_directory()? } else { self.null_device()? };
+        sys::attach(cover.as_fd(), place.as_fd()).part(Part::Attach)
+    }
+
+    /// A detached mount of the host's null device: the container's own could be anything (CVE-2025-31133).
+    fn null_device(&mut self) -> Result<OwnedFd, Fault> {
+        if self.null.is_none() {
+            let null = file::open(c"/dev/null", file::O_PATH | file::O_NOFOLLOW, 0)?;
+            if !file::fstat(null.as_fd())?.is_char(1, 3) {
+                return Err(Fault(Part::Mismatch, Errno::ENODEV as i32));
+            }
+            self.null = Some(null);
+        }
+        let null = self.null.as_ref().ok_or(Errno::EBADF)?;
+        Ok(sys::clone_tree(Some(null.as_fd()), c"", false, false)?)
+    }
+
+    /// A detached mount of an empty directory. The first one is a new tmpfs, the others are copies of its mount.
+    fn empty_directory(&mut self) -> Result<OwnedFd, Fault> {
+        if let Some(first) = &self.cover {
+            return Ok(sys::clone_tree(Some(first.as_fd()), c"", false, false)?);
+        }
+        let fs = sys::fsopen(c"tmpfs")?;
+        sys::fsconfig_string(fs.as_fd(), c"nr_blocks", c"1")?;
+        sys::fsconfig_string(fs.as_fd(), c"nr_inodes", c"1")?;
+        let first = sys::fsmount(fs.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+        self.cover = Some(first.try_clone().map_err(|_| Errno::EMFILE)?);
+        Ok(first)
+    }
+
+    fn read_only(&self, path: &CStr) -> Result<(), Fault> {
+        let place = match file::openat2(self.fd()?, path, file::O_PATH, 0, file::IN_ROOT) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            other => other.part(Part::Place)?,
+        };
+        let tree = sys::clone_tree(Some(place.as_fd()), c"", true, false)?;
+        sys::set_attr(tree.as_fd(), &read_only(), false).part(Part::Attributes)?;
+        sys::attach(tree.as_fd(), place.as_fd()).part(Part::Attach)
+    }
+
+    fn pivot(&mut self, shared: bool) -> Result<(), Fault> {
+        process::fchdir(self.fd()?)?;
+        sys::pivot_root_here()?;
+        // The old root is now stacked on the new one, at `.`. Its going must not be seen on the host.
+        if shared {
+            sys::mount(None, c".", None, sys::MS_SLAVE | sys::MS_REC, None).part(Part::Propagation)?;
+        }
+        sys::unmount(c".", sys::MNT_DETACH)?;
+        process::chdir(c"/")?;
+        process::umask(self.umask);
+        Ok(())
+    }
+
+    /// Without pivot_root the host's mounts stay below the new root in the namespace: a full procfs or sysfs there would
+    /// allow the container to mount another, so those are taken away or covered first.
+    fn move_root(&mut self, covers: &[CString]) -> Result<(), Fault> {
+        for place in covers {
+            match sys::unmount(place, sys::MNT_DETACH) {
+                Ok(()) => {}
+                // A locked mount of a user namespace, or one that is gone with the one above it.
+                Err(Errno::EINVAL | Errno::EPERM) => {
+                    match sys::mount(Some(c"tmpfs"), place, Some(c"tmpfs"), sys::MS_RDONLY, None) {
+                        Ok(()) | Err(Errno::ENOENT) => {}
+                        Err(e) => return Err(Fault(Part::Place, e as i32)),
+                    }
+                }
+                Err(Errno::ENOENT) => {}
+                Err(e) => return Err(Fault(Part::Place, e as i32)),
+            }
+        }
+        process::fchdir(self.fd()?)?;
+        sys::mount(Some(c"."), c"/", None, sys::MS_MOVE, None)?;
+        self.chroot()
+    }
+
+    /// Into the working directory.
+    fn chroot(&mut self) -> Result<(), Fault> {
+        process::chroot(c".")?;
+        process::chdir(c"/")?;
+        process::umask(self.umask);
+        Ok(())
+    }
+}
+
+/// A directory that is held for longer, or for this call.
+enum Dir<'a> {
+    Dev(BorrowedFd<'a>),
+    Own(OwnedFd),
+}
+
+impl AsFd for Dir<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Dir::Dev(fd) => *fd,
+            Dir::Own(fd) => fd.as_fd(),
+        }
+    }
+}
+
+fn read_only() -> Attr {
+    Attr { set: attr::RDONLY, ..Attr::default() }
+}
+
+/// Something that can be mounted over: not a symlink, which would be followed by whoever opens it later.
+fn ordinary(dir: BorrowedFd, name: &CStr) -> Result<OwnedFd, Fault> {
+    let place = file::openat(dir, name, file::O_PATH | file::O_NOFOLLOW, 0).part(Part::Place)?;
+    match file::fstat(place.as_fd())?.mode & file::S_IFMT {
+        file::S_IFLNK | file::S_IFDIR => Err(Fault(Part::Mismatch, Errno::EEXIST as i32)),
+        _ => Ok(place),
+    }
+}
+
+/// Attributes of the topmost mount, then of the whole tree, then the propagation types in their order.
+fn change(mount: BorrowedFd, own: &Attr, recursive: &Attr, propagation: &[u64]) -> Result<(), Fault> {
+    if *own != Attr::default() {
+        sys::set_attr(mount, own, false).part(Part::Attributes)?;
+    }
+    if *recursive != Attr::default() {
+        sys::set_attr(mount, recursive, true).part(Part::Attributes)?;
+    }
+    for flags in propagation {
+        let attr = Attr { propagation: flags & !sys::MS_REC, ..Attr::default() };
+        sys::set_attr(mount, &attr, flags & sys::MS_REC != 0).part(Part::Propagation)?;
+    }
+    Ok(())
+}
+
+/// pivot_root(2) refuses when the mount that the new root lies on is shared. Which mount that is, is found by going up
+/// from the path: only the root of a mount has a propagation type to be changed.
+fn private_parent(path: &CStr) -> Result<(), Errno> {
+    let mut buf = [0u8; file::PATH_MAX];
+    let mut end = path.to_bytes().len();
+    loop {
+        let here = if end == 0 {
+            c"/"
+        } else {
+            buf.get_mut(..end).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(path.to_bytes().get(..end).unwrap_or_default());
+            *buf.get_mut(end).ok_or(Errno::ENAMETOOLONG)? = 0;
+            CStr::from_bytes_until_nul(&buf).map_err(|_| Errno::EINVAL)?
+        };
+        match sys::mount(None, here, None, sys::MS_PRIVATE, None) {
+            Err(Errno::EINVAL) if end > 0 => {
+                end = path.to_bytes().get(..end).and_then(|p| p.iter().rposition(|b| *b == b'/')).unwrap_or(0);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The options with `mode=` of the directory that is covered, so that a tmpfs on /tmp stays as /tmp was.
+fn with_mode<'b>(buf: &'b mut [u8; file::PATH_MAX], data: &CStr, mode: u32) -> Result<&'b CStr, Errno> {
+    let octal = [9u32, 6, 3, 0].map(|shift| b'0' + (mode >> shift & 7) as u8);
+    let comma: &[u8] = if data.is_empty() { b"" } else { b"," };
+    let mut at = 0;
+    for part in [data.to_bytes(), comma, b"mode=", &octal, b"\0"] {
+        buf.get_mut(at..at + part.len()).ok_or(Errno::E2BIG)?.copy_from_slice(part);
+        at += part.len();
+    }
+    CStr::from_bytes_until_nul(buf).map_err(|_| Errno::EINVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_is_appended_in_octal() {
+        let mut buf = [0; file::PATH_MAX];
+        assert_eq!(with_mode(&mut buf, c"size=1k", 0o1777).unwrap(), c"size=1k,mode=1777");
+        let mut buf = [0; file::PATH_MAX];
+        assert_eq!(with_mode(&mut buf, c"", 0o755).unwrap(), c"mode=0755");
+    }
+}

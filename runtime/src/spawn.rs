@@ -1,0 +1,323 @@
+//! The parent half: opens what the plan asks for, makes the child, answers it until it is ready.
+
+use crate::cgroup::Entry;
+use crate::error::{Error, Kind, On, Result};
+use crate::init::{Gate, Init as Child};
+use crate::plan::{Open, Plan};
+use crate::sync::{self, Frame, Tag};
+use orlop_sys::process::{self as sys, Exit};
+use orlop_sys::{Errno, file, mount, socket};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What the parent does when the child asks.
+pub trait Answers {
+    /// Hooks of the host: namespaces and mounts are made, nothing is executed yet.
+    fn hooks(&mut self, pid: i32) -> Result<()>;
+    /// The master of the process's pty.
+    fn console(&mut self, master: OwnedFd) -> Result<()>;
+    /// The listener of a seccomp filter with NOTIFY rules.
+    fn notify(&mut self, pid: i32, listener: OwnedFd) -> Result<()>;
+}
+
+/// What the child gets beside the plan.
+pub struct Request<'a> {
+    /// What to do.
+    pub plan: &'a Plan,
+    /// Ways into the cgroups.
+    pub entry: Entry,
+    /// The pidfd of the container's init, for exec.
+    pub target: Option<BorrowedFd<'a>>,
+    /// The fifo of `start` and the file for failures behind it; without them the gate is ours: [`Init::release`].
+    pub gate: Option<(&'a OwnedFd, &'a OwnedFd)>,
+    /// The host's /proc, see [`open_proc`].
+    pub proc: BorrowedFd<'a>,
+}
+
+/// The container's process, stopped at its gate. Dropped before [`Init::disarm`] it is killed and reaped.
+#[derive(Debug)]
+pub struct Init {
+    /// Its pid in our pid namespace.
+    pub pid: i32,
+    /// Refers to it.
+    pub pidfd: OwnedFd,
+    socket: OwnedFd,
+    armed: bool,
+}
+
+/// The host's /proc, checked to be one.
+pub fn open_proc() -> Result<OwnedFd> {
+    let proc = file::open(c"/proc", file::O_PATH | file::O_DIRECTORY, 0).on("open", "\"/proc\"")?;
+    if file::fs_type(proc.as_fd()).on("fstatfs", "\"/proc\"")? != file::PROC_SUPER_MAGIC {
+        return Err(Error::new(Kind::System, "\"/proc\" is not procfs").hint("mount it: mount -t proc proc /proc"));
+    }
+    Ok(proc)
+}
+
+/// Makes the process and answers it until it stands at its gate.
+pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
+    let plan = request.plan;
+    let opens = open_all(plan)?;
+    let output = file::memfd(c"hooks").on("memfd_create", "")?;
+    let (ours, theirs) = socket::pair().on("socketpair", "")?;
+    // /proc/PID of the child belongs to root from the start (CVE-2016-9962); execve sets it back.
+    sys::set_dumpable(false).on("prctl PR_SET_DUMPABLE", "")?;
+    let at_birth = Joined::before_clone(&request, &opens)?;
+    let made = {
+        let child = Child {
+            plan,
+            opens: &opens,
+            tasks: &request.entry.tasks,
+            proc: request.proc,
+            target: request.target,
+            socket: theirs.as_fd(),
+            gate: request.gate.map_or(Gate::Parent, |(fifo, _)| Gate::Fifo(fifo.as_fd())),
+            failure: request.gate.map(|(_, failure)| failure.as_fd()),
+            hook_output: Some(output.as_fd()),
+        };
+        let dir = request.entry.dir.as_ref().map(AsFd::as_fd);
+        clone_child(plan, &child, dir, &ours)
+    };
+    at_birth.back()?;
+    drop(theirs);
+    let child = made.map_err(|e| clone_error(plan, e))?;
+    let mut init = Init { pid: child.pid, pidfd: child.pidfd, socket: ours, armed: true };
+    let hooks_said = || crate::hooks::said(Some(&output));
+    serve(&mut init, plan, request.proc, answers, &hooks_said)?;
+    Ok(init)
+}
+
+fn clone_child(plan: &Plan, child: &Child, dir: Option<BorrowedFd>, ours: &OwnedFd) -> std::result::Result<sys::Child, Errno> {
+    // With our end open in the child, it would never see that we are gone.
+    let born = || file::close_copy(ours.as_fd());
+    if plan.hop {
+        return sys::clone3(0, None, || {
+            born();
+            hop(plan, child, dir)
+        });
+    }
+    sys::clone3(plan.clone_flags, dir, || {
+        born();
+        child.run()
+    })
+}
+
+/// The one extra process of a joined user namespace: the rights over the other namespaces come from being inside it, and
+/// a pid namespace is for children. The container's process is its sibling, a child of the same parent.
+fn hop(plan: &Plan, child: &Child, dir: Option<BorrowedFd>) -> u8 {
+    let made = (|| {
+        for (open, kind) in &plan.before_clone {
+            sys::setns(child.opens.get(*open).ok_or(Errno::EBADF)?.as_fd(), *kind)?;
+        }
+        time_offsets(plan, child.proc)?;
+        sys::clone3(plan.clone_flags | sys::CLONE_PARENT as u64, dir, || child.run_after_go())
+    })();
+    let (frame, fd) = match &made {
+        Ok(made) => (Frame { number: made.pid, ..Frame::of(Tag::Child) }, Some(made.pidfd.as_fd())),
+        Err(errno) => (Frame { number: *errno as i32, ..Frame::of(Tag::Child) }, None),
+    };
+    u8::from(sync::send(child.socket, &frame, fd).is_err())
+}
+
+/// Namespaces into which children are born, joined by the parent for the moment of the clone.
+struct Joined {
+    back: Vec<(OwnedFd, i32)>,
+}
+
+impl Joined {
+    fn before_clone(request: &Request, opens: &[OwnedFd]) -> Result<Joined> {
+        let plan = request.plan;
+        let mut joined = Joined { back: Vec::new() };
+        if plan.hop {
+            return Ok(joined);
+        }
+        let own = |name: &CStr| file::openat(request.proc, name, file::O_RDONLY, 0).on("open", format!("/proc/{name:?}"));
+        for (open, kind) in &plan.before_clone {
+            let (fd, field) = match request.target {
+                Some(target) => (target, ""),
+                None => (opens.get(*open).map(AsFd::as_fd).ok_or(Errno::EBADF).on("open", "")?, field_of(plan, *open)),
+            };
+            joined.back.push((own(c"self/ns/pid")?, *kind));
+            sys::setns(fd, *kind).on("setns to", "the pid namespace").map_err(|e| e.at(field))?;
+        }
+        if plan.time_offsets.is_some() {
+            joined.back.push((own(c"self/ns/time")?, sys::CLONE_NEWTIME));
+            time_offsets(plan, request.proc).on("set", "the offsets of the time namespace").map_err(|e| e.at("linux.timeOffsets"))?;
+        }
+        Ok(joined)
+    }
+
+    /// Back to our own, so that hooks run on the host.
+    fn back(self) -> Result<()> {
+        for (own, kind) in self.back {
+            sys::setns(own.as_fd(), kind).on("setns back to", "our own namespace")?;
+        }
+        Ok(())
+    }
+}
+
+fn time_offsets(plan: &Plan, proc: BorrowedFd) -> std::result::Result<(), Errno> {
+    let Some(text) = &plan.time_offsets else { return Ok(()) };
+    sys::unshare(sys::CLONE_NEWTIME)?;
+    let file = file::openat2(proc, c"self/timens_offsets", file::O_WRONLY, 0, file::BENEATH)?;
+    file::write(file.as_fd(), text).map(drop)
+}
+
+fn field_of(plan: &Plan, open: usize) -> &str {
+    plan.opens.get(open).map_or("", |(_, field)| field.as_ref())
+}
+
+fn open_all(plan: &Plan) -> Result<Vec<OwnedFd>> {
+    let mut fds = Vec::with_capacity(plan.opens.len());
+    more_fds(plan.opens.len())?;
+    for (open, field) in &plan.opens {
+        let fd = match open {
+            Open::Tree { path, recursive } => {
+                mount::clone_tree(None, path, *recursive, false).on("open_tree of", format!("{path:?}"))
+            }
+            Open::Namespace { path, kind } => namespace(path, *kind),
+        };
+        fds.push(fd.map_err(|e| e.at(field.to_string()))?);
+    }
+    Ok(fds)
+}
+
+fn namespace(path: &CStr, kind: i32) -> Result<OwnedFd> {
+    let fd = file::open(path, file::O_RDONLY, 0).on("open", format!("{path:?}"))?;
+    match sys::namespace_kind(fd.as_fd()) {
+        Ok(found) if found == kind => Ok(fd),
+        Ok(_) => Err(crate::error::invalid("", format!("{path:?} is a namespace of another type"))),
+        Err(_) => Err(crate::error::invalid("", format!("{path:?} is not a namespace file"))),
+    }
+}
+
+/// A thousand bind mounts are a thousand fds; the container's own limit is that of config.json, or the caller's.
+fn more_fds(wanted: usize) -> Result<()> {
+    const RLIMIT_NOFILE: u32 = 7;
+    const SPARE: u64 = 64;
+    if wanted < 512 {
+        return Ok(());
+    }
+    let (soft, hard) = sys::rlimit(RLIMIT_NOFILE).on("getrlimit", "RLIMIT_NOFILE")?;
+    let needed = wanted as u64 + SPARE;
+    if needed > soft {
+        sys::set_rlimit(0, RLIMIT_NOFILE, needed.min(hard), hard).on("setrlimit", "RLIMIT_NOFILE")?;
+    }
+    Ok(())
+}
+
+fn clone_error(plan: &Plan, errno: Errno) -> Error {
+    let e = errno.on("clone3 with", "the namespaces of the container").at("linux.namespaces");
+    match errno {
+        Errno::ENOSPC | Errno::EUSERS => e.hint("a limit in /proc/sys/user/max_*_namespaces is reached"),
+        Errno::EPERM if plan.clone_flags & sys::CLONE_NEWUSER as u64 == 0 => {
+            e.hint("new namespaces need root, or a user namespace in linux.namespaces")
+        }
+        Errno::EINVAL => e.hint("the kernel may lack one of these namespace types"),
+        _ => e,
+    }
+}
+
+/// Answers until the child is ready.
+fn serve(init: &mut Init, plan: &Plan, proc: BorrowedFd, answers: &mut dyn Answers, said: &dyn Fn() -> String) -> Result<()> {
+    loop {
+        let Some((frame, fd)) = init.next()? else { return Err(init.died()) };
+        match (frame.tag, fd) {
+            (Tag::Child, Some(pidfd)) => {
+                // The hop has done its work; it is a child of ours and must be reaped.
+                sys::wait(init.pidfd.as_fd(), true).on("waitid", "the joining process")?;
+                (init.pid, init.pidfd) = (frame.number, pidfd);
+            }
+            (Tag::Child, None) => {
+                let e = Errno::from_raw(frame.number).on("join the user namespace and clone3 with", "the namespaces of the container");
+                return Err(e.at("linux.namespaces"));
+            }
+            (Tag::Maps, None) => maps(init, plan, proc)?,
+            (Tag::Hooks, None) => answers.hooks(init.pid)?,
+            (Tag::Console, Some(master)) => answers.console(master)?,
+            (Tag::Notify, Some(listener)) => answers.notify(init.pid, listener)?,
+            (Tag::Ready, None) => return Ok(()),
+            (Tag::Failed, None) => return Err(plan.failure(&frame, &said())),
+            _ => return Err(Error::new(Kind::Init, "the container's init sent a message out of order")),
+        }
+        init.go()?;
+    }
+}
+
+/// Writes the id maps; the limits too, because the child has lost the right to raise them.
+fn maps(init: &Init, plan: &Plan, proc: BorrowedFd) -> Result<()> {
+    let Some(maps) = &plan.maps else { return Err(Error::new(Kind::Init, "no id maps are planned")) };
+    for (i, (resource, soft, hard)) in plan.parent_rlimits.iter().enumerate() {
+        sys::set_rlimit(init.pid, *resource, *soft, *hard)
+            .on("prlimit", "of the container's process")
+            .map_err(|e| e.at(format!("process.rlimits[{i}]")))?;
+    }
+    let write = |name: &str, text: &str, field: &str| -> Result<()> {
+        let path = crate::plan::c_string(format!("{}/{name}", init.pid), field)?;
+        let object = format!("\"/proc/{}/{name}\"", init.pid);
+        let file = file::openat(proc, &path, file::O_WRONLY, 0).on("open", &object).map_err(|e| e.at(field.to_string()))?;
+        file::write(file.as_fd(), text.as_bytes())
+            .on(format!("write {:?} to", text.trim_end()), &object)
+            .map_err(|e| e.at(field.to_string()).hint("ids of the host must be yours to give, and at most 340 lines are taken"))
+            .map(drop)
+    };
+    if maps.deny_setgroups {
+        write("setgroups", "deny", "linux.gidMappings")?;
+    }
+    write("uid_map", &maps.uid, "linux.uidMappings")?;
+    write("gid_map", &maps.gid, "linux.gidMappings")
+}
+
+impl Init {
+    fn next(&self) -> Result<Option<(Frame, Option<OwnedFd>)>> {
+        match sync::receive(self.socket.as_fd()) {
+            // It was killed with an answer of ours unread.
+            Err(Errno::ECONNRESET) => Ok(None),
+            other => other.on("recvmsg from", "the container's init"),
+        }
+    }
+
+    fn go(&self) -> Result<()> {
+        match sync::send(self.socket.as_fd(), &Frame::of(Tag::Go), None) {
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Err(self.died()),
+            other => other.on("sendmsg to", "the container's init"),
+        }
+    }
+
+    /// Why it is gone.
+    fn died(&self) -> Error {
+        let how = match sys::wait(self.pidfd.as_fd(), true) {
+            Ok(Some(Exit::Signal(sys::SIGKILL))) => "was killed by SIGKILL during set-up (possibly OOM-killed)".to_string(),
+            Ok(Some(Exit::Signal(signal))) => format!("was killed by signal {signal} during set-up"),
+            Ok(Some(Exit::Status(status))) => format!("exited with status {status} during set-up"),
+            Ok(None) | Err(_) => "is gone".to_string(),
+        };
+        let e = Error::new(Kind::Init, format!("the container's init {how}"));
+        e.hint("is the memory or pids limit too small?")
+    }
+
+    /// Opens the gate of [`Gate::Parent`] and waits until the program is executed.
+    pub fn release(&self, plan: &Plan, said: &dyn Fn() -> String) -> Result<()> {
+        self.go()?;
+        match self.next()? {
+            None => Ok(()),
+            Some((frame, _)) if frame.tag == Tag::Failed => Err(plan.failure(&frame, &said())),
+            Some(_) => Err(Error::new(Kind::Init, "the container's init sent a message out of order")),
+        }
+    }
+
+    /// From here on the process lives on without us.
+    pub fn disarm(&mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        if self.armed {
+            // ESRCH: it has ended by itself.
+            let _ = sys::pidfd_signal(self.pidfd.as_fd(), sys::SIGKILL);
+            let _ = sys::wait(self.pidfd.as_fd(), true);
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The state of containers: one directory each below the root, whose contents say what the container is made of. The status
+//! is never stored: it is derived from the kernel each time.
+//!
+//! | file | is there | what for |
+//! |---|---|---|
+//! | `config.json` | always | the bytes that the container was made from |
+//! | `state.json` | from the hooks of create on | [`Saved`], written to a temporary file and renamed |
+//! | `exec.fifo` | until start | the gate of the init |
+//! | `init.failure` | with create | what failed behind the gate |
+
+use crate::cgroup::{self, Cgroup, Paths};
+use crate::config::Config;
+use crate::error::{Error, Kind, On, Result, invalid};
+use crate::plan::c_string;
+use oci_spec::runtime::Spec;
+use orlop_sys::{Errno, file, process};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The name of the gate.
+pub const FIFO: &str = "exec.fifo";
+/// The name of the record of a failure behind the gate.
+pub const FAILURE: &str = "init.failure";
+const CONFIG: &str = "config.json";
+const STATE: &str = "state.json";
+const STATE_TMP: &str = "state.json.tmp";
+
+/// What state.json holds; the names that runc's has are the same.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Saved {
+    /// The version of the runtime specification.
+    #[serde(rename = "ociVersion")]
+    pub oci_version: String,
+    /// The container's id.
+    pub id: String,
+    /// The init's pid in the pid namespace of the runtime.
+    pub init_process_pid: i32,
+    /// When it started, in clock ticks after boot: a pid is used again, but not with this (proc(5), /proc/PID/stat).
+    pub init_process_start: u64,
+    /// When the container was created: RFC 3339, UTC, nanoseconds.
+    pub created: String,
+    /// The bundle, absolute.
+    pub bundle: PathBuf,
+    /// The rootfs, absolute and resolved.
+    pub rootfs: PathBuf,
+    /// Those of config.json.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Where the cgroups are.
+    pub cgroup_paths: Paths,
+    /// Whether the init has a pid namespace of its own, with which all its processes end.
+    pub private_pid: bool,
+}
+
+/// The specification's status (runtime.md, "State"), and runc's `paused`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The init waits at its gate.
+    Created,
+    /// It executes the program.
+    Running,
+    /// Its cgroup is frozen.
+    Paused,
+    /// It has ended.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        })
+    }
+}
+
+/// A container that is there.
+#[derive(Debug)]
+pub struct Container {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its state.json.
+    pub saved: Saved,
+}
+
+/// runc's rule: letters, digits, `_`, `+`, `-`, `.`, and not `.` or `..` alone.
+pub fn check_id(id: &str) -> Result<()> {
+    if id.is_empty() {
+        return Err(Error::new(Kind::Invalid, "container id cannot be empty"));
+    }
+    let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-' | b'.'));
+    if !plain || matches!(id, "." | "..") || id.len() > 255 {
+        return Err(Error::new(Kind::Invalid, "invalid container ID format")
+            .at(format!("{id:?}"))
+            .hint("letters, digits and _ + - . make an id"));
+    }
+    Ok(())
+}
+
+impl Container {
+    /// The container of this id.
+    pub fn load(root: &Path, id: &str) -> Result<Container> {
+        check_id(id)?;
+        let dir = root.join(id);
+        let path = dir.join(STATE);
+        let raw = match std::fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound && !dir.exists() => {
+                return Err(Error::new(Kind::NotFound, "container does not exist").at(format!("{id:?}")));
+            }
+            other => other.on("read", path.display())?,
+        };
+        let saved = serde_json::from_slice(&raw).map_err(|e| {
+            invalid(path.display().to_string(), format!("is not the state of a container: {e}"))
+                .hint("`delete --force` removes it")
+        })?;
+        Ok(Container { dir, saved })
+    }
+
+    /// Every container below `root`, by id, and what is wrong with those that cannot be loaded.
+    pub fn all(root: &Path) -> Result<Vec<std::result::Result<Container, (String, Error)>>> {
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(root).on("open", root.display())? {
+            let entry = entry.on("read", root.display())?;
+            if entry.file_type().on("stat", entry.path().display())?.is_dir() {
+                ids.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        ids.sort();
+        let load = |id: String| Container::load(root, &id).map_err(|e| (id, e));
+        // One that was deleted in the meantime is no error.
+        Ok(ids.into_iter().map(load).filter(|c| !matches!(c, Err((_, e)) if e.kind() == Kind::NotFound)).collect())
+    }
+
+    /// Waits until no other command changes this container; the lock ends with the value.
+    pub fn lock(&self) -> Result<OwnedFd> {
+        lock(&self.dir)
+    }
+
+    /// What the kernel says of it now.
+    pub fn status(&self) -> Result<Status> {
+        if !alive(self.saved.init_process_pid, self.saved.init_process_start) {
+            return Ok(Status::Stopped);
+        }
+        if self.cgroup().frozen()? {
+            return Ok(Status::Paused);
+        }
+        Ok(if self.dir.join(FIFO).exists() { Status::Created } else { Status::Running })
+    }
+
+    /// A pidfd of the init, if the process of that pid still is it.
+    pub fn pidfd(&self) -> Result<OwnedFd> {
+        let gone = || Error::new(Kind::State, "container not running").at(format!("{:?}", self.saved.id));
+        let pidfd = match process::pidfd_open(self.saved.init_process_pid) {
+            Err(Errno::ESRCH | Errno::EINVAL) => return Err(gone()),
+            other => other.on("pidfd_open", self.saved.init_process_pid)?,
+        };
+        // After the fd was got: from here on the pid cannot come to mean another process unseen.
+        if alive(self.saved.init_process_pid, self.saved.init_process_start) { Ok(pidfd) } else { Err(gone()) }
+    }
+
+    /// Its cgroups.
+    pub fn cgroup(&self) -> Box<dyn Cgroup> {
+        cgroup::load(&self.saved.cgroup_paths)
+    }
+
+    /// The configuration that it was made from.
+    pub fn config(&self) -> Result<Config> {
+        Config::load(&self.dir.join(CONFIG))
+    }
+
+    /// The uid that owns its directory.
+    pub fn owner(&self) -> Result<u32> {
+        Ok(std::fs::metadata(&self.dir).on("stat", self.dir.display())?.uid())
+    }
+
+    /// Removes the directory.
+    pub fn remove(&self) -> Result<()> {
+        remove_dir(&self.dir)
+    }
+}
+
+/// flock(2) on a container's directory.
+pub fn lock(dir: &Path) -> Result<OwnedFd> {
+    let fd = open_dir(dir)?;
+    file::lock(fd.as_fd(), true).on("flock", dir.display())?;
+    Ok(fd)
+}
+
+fn open_dir(dir: &Path) -> Result<OwnedFd> {
+    let path = c_string(dir.as_os_str().as_bytes(), "--root")?;
+    file::open(&path, file::O_RDONLY | file::O_DIRECTORY | file::O_NOFOLLOW, 0).on("open", dir.display())
+}
+
+/// The state directory of a container that is being made: removed on drop, until it is committed.
+#[derive(Debug)]
+pub struct Reserved {
+    /// Where it is.
+    pub dir: PathBuf,
+    lock: OwnedFd,
+    armed: bool,
+}
+
+impl Reserved {
+    /// Takes the id. The directory is locked until the value goes, so that `start` and `delete` wait for `create`.
+    pub fn new(root: &Path, id: &str) -> Result<Reserved> {
+        let dir = root.join(id);
+        let make = |mode: u32, recursive: bool, path: &Path| DirBuilder::new().mode(mode).recursive(recursive).create(path);
+        let mut made = make(0o711, false, &dir);
+        if made.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound) {
+            make(0o700, true, root).on("mkdir", root.display()).map_err(|e| e.at("--root"))?;
+            made = make(0o711, false, &dir);
+        }
+        match made {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                return Err(Error::new(Kind::Exists, "container with given ID already exists").at(format!("{id:?}")));
+            }
+            other => other.on("mkdir", dir.display())?,
+        }
+        let lock = lock(&dir).inspect_err(|_| {
+            let _ = std::fs::remove_dir(&dir);
+        })?;
+        Ok(Reserved { dir, lock, armed: true })
+    }
+
+    /// Keeps the configuration as it was read.
+    pub fn keep_config(&self, config: &Config) -> Result<()> {
+        self.write(CONFIG, &config.raw)
+    }
+
+    /// Writes state.json; complete or not at all.
+    pub fn save(&self, saved: &Saved) -> Result<()> {
+        let text = serde_json::to_vec(saved).map_err(|e| invalid(STATE, e.to_string()))?;
+        self.write(STATE_TMP, &text)?;
+        let path = self.dir.join(STATE);
+        std::fs::rename(self.dir.join(STATE_TMP), &path).on("rename to", path.display())
+    }
+
+    fn write(&self, name: &str, data: &[u8]) -> Result<()> {
+        let path = self.dir.join(name);
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&path);
+        file.and_then(|mut f| f.write_all(data)).on("write", path.display())
+    }
+
+    /// The gate and the record of failures behind it. The fifo is opened for both directions: the init then waits for a byte
+    /// instead of seeing the end of a fifo without writers.
+    pub fn gate(&self) -> Result<(OwnedFd, OwnedFd)> {
+        let fifo = c_string(FIFO, "")?;
+        let failure = c_string(FAILURE, "")?;
+        let object = |name: &str| self.dir.join(name).display().to_string();
+        file::mknodat(self.lock.as_fd(), &fifo, file::S_IFIFO | 0o600, 0).on("mkfifo", object(FIFO))?;
+        let gate = file::openat(self.lock.as_fd(), &fifo, file::O_RDWR | file::O_NOFOLLOW, 0).on("open", object(FIFO))?;
+        let flags = file::O_WRONLY | file::O_CREAT | file::O_EXCL;
+        let record = file::openat(self.lock.as_fd(), &failure, flags, 0o600).on("open", object(FAILURE))?;
+        Ok((gate, record))
+    }
+
+    /// The container is there to stay.
+    pub fn commit(mut self) {
+        self.armed = false;
+    }
+
+    /// The same container, as a later command would load it.
+    pub fn into_container(mut self, saved: Saved) -> Container {
+        self.armed = false;
+        Container { dir: std::mem::take(&mut self.dir), saved }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if self.armed {
+            // The first error is what the user must hear.
+            let _ = remove_dir(&self.dir);
+        }
+    }
+}
+
+/// Removes a container's directory: what is known to be in it first, anything else only if that was not all.
+pub fn remove_dir(dir: &Path) -> Result<()> {
+    for name in [STATE, CONFIG, FAILURE, FIFO] {
+        let _ = std::fs::remove_file(dir.join(name));
+    }
+    match std::fs::remove_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => std::fs::remove_dir_all(dir).on("remove", dir.display()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        other => other.on("rmdir", dir.display()),
+    }
+}
+
+/// The state and the start time of a process (proc(5), /proc/PID/stat).
+pub fn stat(pid: i32) -> Option<(char, u64)> {
+    use procfs::FromRead;
+    let raw = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = procfs::process::Stat::from_read(&raw[..]).ok()?;
+    Some((stat.state, stat.starttime))
+}
+
+/// Whether the process that started then is still there, and not as a zombie.
+pub fn alive(pid: i32, start: u64) -> bool {
+    pid > 0 && stat(pid).is_some_and(|(state, started)| started == start && !matches!(state, 'Z' | 'X' | 'x'))
+}
+
+/// The part of state.json that config.json decides.
+pub fn annotations(spec: &Spec) -> BTreeMap<String, String> {
+    spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids() {
+        for good in ["a", "A_b+c-d.e", "...", "0"] {
+            assert!(check_id(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "ä", "a\n"] {
+            assert!(check_id(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_dropped_reservation_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let reserved = Reserved::new(root.path(), "a").unwrap();
+        let twice = Reserved::new(root.path(), "a").unwrap_err();
+        assert_eq!(twice.kind(), Kind::Exists);
+        let _gate = reserved.gate().unwrap();
+        drop(reserved);
+        assert!(!root.path().join("a").exists());
+    }
+
+    #[test]
+    fn we_are_alive_and_a_reused_pid_is_not_us() {
+        let pid = std::process::id() as i32;
+        let (_, start) = stat(pid).unwrap();
+        assert!(alive(pid, start));
+        assert!(!alive(pid, start + 1));
+        assert!(!alive(0, 0));
+    }
+}
