@@ -301,3 +301,194 @@ fn op(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Instruction {
     let regs = if cfg!(target_endian = "little") { src << 4 | dst } else { dst << 4 | src };
     Instruction { code, regs, off, imm }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(json: &str) -> Result<DeviceList> {
+        DeviceList::new(&serde_json::from_str::<Vec<LinuxDeviceCgroup>>(json).unwrap())
+    }
+
+    fn written(json: &str) -> Vec<String> {
+        list(json).unwrap().lines(None).into_iter().map(|(file, line)| format!("{file}: {line}")).collect()
+    }
+
+    const DEFAULT_LINES: [&str; 12] = [
+        "devices.deny: a *:* rwm",
+        "devices.allow: b *:* m",
+        "devices.allow: c *:* m",
+        "devices.allow: c 1:3 rwm",
+        "devices.allow: c 1:5 rwm",
+        "devices.allow: c 1:7 rwm",
+        "devices.allow: c 1:8 rwm",
+        "devices.allow: c 1:9 rwm",
+        "devices.allow: c 5:0 rwm",
+        "devices.allow: c 5:2 rwm",
+        "devices.allow: c 10:200 rwm",
+        "devices.allow: c 136:* rwm",
+    ];
+
+    #[test]
+    fn no_rules_are_an_allow_list_of_the_defaults() {
+        assert_eq!(written("[]"), DEFAULT_LINES);
+        assert_eq!(written(r#"[{"allow":false,"access":"rwm"}]"#), DEFAULT_LINES);
+    }
+
+    #[test]
+    fn a_privileged_container_has_no_exceptions() {
+        let json = r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"a","major":5,"access":"r"}]"#;
+        assert!(list(json).unwrap().allows_all());
+        assert_eq!(written(json), ["devices.allow: a *:* rwm"]);
+    }
+
+    #[test]
+    fn rules_join_and_take_away() {
+        let own = |json: &str| -> Vec<String> {
+            written(json).into_iter().filter(|line| !DEFAULT_LINES.contains(&line.as_str())).collect()
+        };
+        assert_eq!(
+            own(
+                r#"[{"allow":true,"type":"b","major":8,"minor":0,"access":"r"},{"allow":true,"type":"b","major":8,"minor":0,"access":"w"}]"#
+            ),
+            ["devices.allow: b 8:0 rw"]
+        );
+        assert_eq!(
+            own(
+                r#"[{"allow":true,"type":"b","major":8,"minor":0,"access":"rw"},{"allow":false,"type":"b","major":8,"minor":0,"access":"w"}]"#
+            ),
+            ["devices.allow: b 8:0 r"]
+        );
+        // In a deny list the defaults can only take exceptions away.
+        assert_eq!(
+            own(
+                r#"[{"allow":true,"access":"rwm"},{"allow":false,"type":"c","major":1,"minor":3,"access":"rwm"},{"allow":false,"type":"c","major":1,"minor":11,"access":"w"}]"#
+            ),
+            ["devices.allow: a *:* rwm", "devices.deny: c 1:11 w"]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for (json, expected) in [
+            (r#"[{"allow":true}]"#, "linux.resources.devices[0].access: device access cannot be empty"),
+            (r#"[{"allow":true,"access":"rx"}]"#, "linux.resources.devices[0].access: unknown device access 'x'"),
+            (
+                r#"[{"allow":true,"type":"p","access":"r"}]"#,
+                "linux.resources.devices[0].type: invalid cgroup device type \"p\"",
+            ),
+            (
+                r#"[{"allow":true,"type":"c","major":-2,"access":"r"}]"#,
+                "linux.resources.devices[0].major: -2 is not a device number",
+            ),
+            (
+                r#"[{"allow":true,"type":"c","major":4294967296,"access":"r"}]"#,
+                "linux.resources.devices[0].major: 4294967296 is not a device number",
+            ),
+            // A hole in a wildcard: v1 would ignore the second rule and leave 1:11 open.
+            (
+                r#"[{"allow":true,"type":"c","major":1,"access":"rw"},{"allow":false,"type":"c","major":1,"minor":11,"access":"w"}]"#,
+                "linux.resources.devices[1]: rule c 1:11 w is not possible",
+            ),
+        ] {
+            let got = list(json).unwrap_err().to_string();
+            assert!(got.starts_with(expected), "{json}: {got}");
+        }
+        // The same rules for different accesses do not overlap.
+        assert!(list(r#"[{"allow":true,"type":"c","major":1,"access":"r"},{"allow":false,"type":"c","major":1,"minor":11,"access":"w"}]"#).is_ok());
+    }
+
+    #[test]
+    fn a_change_touches_only_what_changes() {
+        let old = list(r#"[{"allow":true,"type":"b","major":8,"minor":0,"access":"rw"}]"#).unwrap();
+        let new = list(r#"[{"allow":true,"type":"b","major":8,"minor":0,"access":"rm"}]"#).unwrap();
+        assert_eq!(
+            new.lines(Some(&old)),
+            [("devices.deny", "b 8:0 w".to_string()), ("devices.allow", "b 8:0 m".to_string())]
+        );
+        assert_eq!(new.lines(Some(&new)), []);
+        // What a deny list holds cannot be read, so it is always written anew.
+        let all = DeviceList::parse("a *:* rwm\n").unwrap();
+        assert!(all.allows_all());
+        assert_eq!(new.lines(Some(&all)), new.lines(None));
+    }
+
+    #[test]
+    fn devices_list_is_read_back() {
+        let list = list("[]").unwrap();
+        let text: String = list.lines(None).iter().skip(1).map(|(_, line)| format!("{line}\n")).collect();
+        assert_eq!(DeviceList::parse(&text), Some(list));
+        assert_eq!(DeviceList::parse("c 1:x rwm\n"), None);
+        assert_eq!(DeviceList::parse("c 1:3\n"), None);
+    }
+
+    /// Runs a program as the kernel would, on (kind, access, major, minor).
+    fn run(program: &[Instruction], kind: Kind, access: u8, major: u32, minor: u32) -> bool {
+        let context = [u32::from(access) << 16 | kind as u32, major, minor];
+        let mut r = [0_u32; 6];
+        let mut pc = 0_usize;
+        loop {
+            let step = program[pc];
+            let (dst, src) = ((step.regs & 15) as usize, (step.regs >> 4) as usize);
+            let imm = step.imm as u32;
+            let jump = match step.code {
+                LOAD_WORD => {
+                    r[dst] = context[step.off as usize / 4];
+                    false
+                }
+                MOV32 => {
+                    r[dst] = imm;
+                    false
+                }
+                MOV32_REG => {
+                    r[dst] = r[src];
+                    false
+                }
+                AND32 => {
+                    r[dst] &= imm;
+                    false
+                }
+                RSH32 => {
+                    r[dst] >>= imm;
+                    false
+                }
+                JNE32 => r[dst] != imm,
+                JEQ32 => r[dst] == imm,
+                EXIT => return r[0] == 1,
+                code => panic!("opcode {code:#x}"),
+            };
+            pc += 1 + if jump { step.off as usize } else { 0 };
+        }
+    }
+
+    #[test]
+    fn the_program_decides_as_the_list_says() {
+        let allow = list(r#"[{"allow":true,"type":"b","major":8,"minor":0,"access":"r"},{"allow":true,"type":"c","major":4294967295,"access":"rw"}]"#)
+            .unwrap()
+            .program();
+        let deny =
+            list(r#"[{"allow":true,"access":"rwm"},{"allow":false,"type":"c","major":1,"minor":11,"access":"w"}]"#)
+                .unwrap()
+                .program();
+        for (program, kind, access, major, minor, expected) in [
+            (&allow, Kind::Char, ALL, 1, 3, true),
+            (&allow, Kind::Char, READ | WRITE, 136, 77, true),
+            (&allow, Kind::Block, ALL, 1, 3, false),
+            (&allow, Kind::Char, MKNOD, 99, 99, true),
+            (&allow, Kind::Char, READ, 1, 11, false),
+            (&allow, Kind::Char, MKNOD | READ, 1, 11, false),
+            (&allow, Kind::Block, READ, 8, 0, true),
+            (&allow, Kind::Block, READ | WRITE, 8, 0, false),
+            (&allow, Kind::Block, READ, 8, 1, false),
+            (&allow, Kind::Char, READ | WRITE, u32::MAX, 5, true),
+            (&deny, Kind::Char, READ, 1, 11, true),
+            (&deny, Kind::Char, WRITE, 1, 11, false),
+            // Opening for both asks for a part of what is denied.
+            (&deny, Kind::Char, READ | WRITE, 1, 11, false),
+            (&deny, Kind::Block, WRITE, 1, 11, true),
+            (&deny, Kind::Char, ALL, 1, 12, true),
+        ] {
+            assert_eq!(run(program, kind, access, major, minor), expected, "{kind:?} {major}:{minor} access {access}");
+        }
+    }
+}

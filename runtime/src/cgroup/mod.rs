@@ -103,7 +103,7 @@ pub fn plan(cgroups_path: Option<&Path>, id: &str) -> Result<Box<dyn Cgroup>> {
     }
     if unified() {
         let own = if inner.is_absolute() { PathBuf::from("/") } else { own_v2()? };
-        return Ok(Box::new(v2::V2::new(below(Path::new(ROOT), &[&own, &inner]), explicit)));
+        return Ok(Box::new(v2::V2::new(Path::new(ROOT), below(Path::new(ROOT), &[&own, &inner]), explicit)));
     }
     let mounts = mounts()?;
     let owns = if inner.is_absolute() { BTreeMap::new() } else { own()? };
@@ -128,7 +128,7 @@ pub fn plan(cgroups_path: Option<&Path>, id: &str) -> Result<Box<dyn Cgroup>> {
 /// The cgroups of an existing container, from its saved state.
 pub fn load(paths: &Paths) -> Box<dyn Cgroup> {
     match paths.get("") {
-        Some(dir) if paths.len() == 1 => Box::new(v2::V2::new(dir.clone(), true)),
+        Some(dir) if paths.len() == 1 => Box::new(v2::V2::new(Path::new(ROOT), dir.clone(), true)),
         _ => Box::new(v1::V1::new(paths.clone(), true)),
     }
 }
@@ -369,5 +369,89 @@ fn rdma(resources: &LinuxResources, w: &mut write::Writes) {
             line.extend(limit.map(|n| format!(" {key}={n}")));
         }
         w.put(format!("rdma.{device}"), "rdma.max", Some(line));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned_as_text() {
+        for (path, expected) in [
+            ("a/b", "a/b"),
+            ("/a//b/./c/", "/a/b/c"),
+            ("/../../etc", "/etc"),
+            ("../../etc", "etc"),
+            ("a/../../../b", "b"),
+            ("/a/../..", "/"),
+            ("..", ""),
+            ("", ""),
+        ] {
+            assert_eq!(clean(Path::new(path)), Path::new(expected), "{path}");
+        }
+        let root = Path::new("/sys/fs/cgroup/memory");
+        assert_eq!(below(root, &[Path::new("/docker"), Path::new("../../x")]), root.join("docker/x"));
+        assert_eq!(below(root, &[Path::new("/"), Path::new("/a")]), root.join("a"));
+        // Our own cgroup may be outside of our cgroup namespace.
+        assert_eq!(below(root, &[Path::new("/../../up"), Path::new("a")]), root.join("up/a"));
+    }
+
+    #[test]
+    fn the_root_is_no_place_for_a_container() {
+        for path in ["/", "/..", "/a/.."] {
+            let e = plan(Some(Path::new(path)), "id").unwrap_err().to_string();
+            assert_eq!(e, "linux.cgroupsPath: a container cannot have the root cgroup", "{path}");
+        }
+    }
+
+    #[test]
+    fn trees_are_known_by_their_names() {
+        for (name, expected) in [
+            ("memory", vec!["memory"]),
+            ("cpu,cpuacct", vec!["cpu", "cpuacct"]),
+            ("systemd", vec!["name=systemd"]),
+            ("unified", vec![""]),
+            ("elogind", vec![]),
+            ("cpu,other", vec![]),
+            ("net_cls,net_prio", vec!["net_cls", "net_prio"]),
+        ] {
+            assert_eq!(controllers_of(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn own_cgroups_are_parsed() {
+        let own = parse_own("9:name=systemd:/\n4:cpu,cpuacct:/user:odd/a b\n0::/x\nnonsense\n");
+        let expected = [("", "/x"), ("cpu", "/user:odd/a b"), ("cpuacct", "/user:odd/a b"), ("name=systemd", "/")];
+        assert_eq!(own, expected.iter().map(|(k, v)| (k.to_string(), PathBuf::from(v))).collect());
+    }
+
+    #[test]
+    fn sub_cgroups_of_exec() {
+        let paths: Paths =
+            ["cpu", "memory"].iter().map(|c| (c.to_string(), Path::new("/sys/fs/cgroup").join(c).join("x"))).collect();
+        let parse = |args: &[&str]| {
+            SubCgroups::parse(&args.iter().map(|a| a.to_string()).collect::<Vec<_>>(), &paths)
+                .and_then(|sub| ["cpu", "memory"].iter().map(|c| sub.below(c, &paths[*c])).collect::<Result<Vec<_>>>())
+        };
+        let at = |cpu: &str, memory: &str| {
+            vec![PathBuf::from(format!("/sys/fs/cgroup/cpu/x{cpu}")), format!("/sys/fs/cgroup/memory/x{memory}").into()]
+        };
+        assert_eq!(parse(&[]).unwrap(), at("", ""));
+        assert_eq!(parse(&["/"]).unwrap(), at("", ""));
+        assert_eq!(parse(&["a/../b"]).unwrap(), at("/b", "/b"));
+        assert_eq!(parse(&["cpu:s"]).unwrap(), at("/s", ""));
+        assert_eq!(parse(&["cpu,memory:/s"]).unwrap(), at("/s", "/s"));
+        for (args, expected) in [
+            (&[".."][..], "--cgroup: bad sub cgroup path: .."),
+            (&["a/../.."], "--cgroup: bad sub cgroup path: a/../.."),
+            (&["nope:/"], "--cgroup: unknown controller nope in SubCgroupPaths"),
+            (&["cpu,:a"], "--cgroup: invalid --cgroup argument: cpu,:a (empty <controller> prefix)"),
+            (&["a", "b"], "--cgroup: invalid --cgroup argument: a (missing <controller>: prefix)"),
+            (&["cpu:a", "cpu:b"], "--cgroup: invalid --cgroup argument(s): controller cpu specified multiple times"),
+        ] {
+            assert_eq!(parse(args).unwrap_err().to_string(), expected);
+        }
     }
 }

@@ -28,7 +28,7 @@ pub struct V1 {
 }
 
 impl V1 {
-    /// Cgroups at these places, which need not exist yet.
+    /// Cgroups at these places, which need not exist yet. `explicit` says that config.json names the path.
     pub fn new(paths: Paths, explicit: bool) -> V1 {
         V1 { paths, explicit }
     }
@@ -406,4 +406,135 @@ fn block_io(resources: &LinuxResources, w: &mut Writes) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(json: &str) -> Vec<(String, String)> {
+        let resources = serde_json::from_str(json).unwrap();
+        writes(&resources).unwrap().into_iter().map(|w| (w.file.into_owned(), w.value)).collect()
+    }
+
+    fn refusal(json: &str) -> String {
+        writes(&serde_json::from_str(json).unwrap()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn limits_become_writes() {
+        let cases: &[(&str, &[(&str, &str)])] = &[
+            ("{}", &[]),
+            (r#"{"memory":{},"cpu":{},"blockIO":{},"network":{}}"#, &[]),
+            // 0 is what engines send for "not set", and an empty list or string says nothing.
+            (
+                r#"{"memory":{"limit":0,"swap":0,"reservation":0,"disableOOMKiller":false},"cpu":{"shares":0,"quota":0,"period":0,"cpus":"","mems":""},"blockIO":{"weight":0,"weightDevice":[]},"network":{"classID":0}}"#,
+                &[],
+            ),
+            (
+                r#"{"memory":{"limit":100,"swap":200,"reservation":50,"swappiness":60,"disableOOMKiller":true,"kernel":7,"kernelTCP":8}}"#,
+                &[
+                    ("memory.limit_in_bytes", "100"),
+                    ("memory.memsw.limit_in_bytes", "200"),
+                    ("memory.soft_limit_in_bytes", "50"),
+                    ("memory.oom_control", "1"),
+                    ("memory.swappiness", "60"),
+                ],
+            ),
+            (r#"{"memory":{"swappiness":0}}"#, &[("memory.swappiness", "0")]),
+            (r#"{"memory":{"swappiness":18446744073709551615}}"#, &[]),
+            (r#"{"memory":{"limit":-1}}"#, &[("memory.limit_in_bytes", "-1"), ("memory.memsw.limit_in_bytes", "-1")]),
+            (
+                r#"{"memory":{"limit":-1,"swap":5}}"#,
+                &[("memory.limit_in_bytes", "-1"), ("memory.memsw.limit_in_bytes", "5")],
+            ),
+            (
+                r#"{"cpu":{"shares":512,"quota":20000,"period":50000,"burst":0,"idle":1,"realtimeRuntime":900,"realtimePeriod":1000,"cpus":"0-1","mems":"0"}}"#,
+                &[
+                    ("cpuset.cpus", "0-1"),
+                    ("cpuset.mems", "0"),
+                    ("cpu.shares", "512"),
+                    ("cpu.cfs_period_us", "50000"),
+                    ("cpu.cfs_quota_us", "20000"),
+                    ("cpu.cfs_burst_us", "0"),
+                    ("cpu.idle", "1"),
+                    ("cpu.rt_period_us", "1000"),
+                    ("cpu.rt_runtime_us", "900"),
+                ],
+            ),
+            (r#"{"pids":{"limit":7}}"#, &[("pids.max", "7")]),
+            (r#"{"pids":{"limit":0}}"#, &[("pids.max", "1")]),
+            (r#"{"pids":{"limit":-1}}"#, &[("pids.max", "max")]),
+            (
+                r#"{"blockIO":{"weight":500,"leafWeight":300,"weightDevice":[{"major":8,"minor":0,"weight":500,"leafWeight":300},{"major":8,"minor":16,"leafWeight":10}],"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":600}],"throttleWriteIOPSDevice":[{"major":8,"minor":16,"rate":300}]}}"#,
+                &[
+                    ("blkio.weight", "500"),
+                    ("blkio.leaf_weight", "300"),
+                    ("blkio.weight_device", "8:0 500"),
+                    ("blkio.leaf_weight_device", "8:0 300"),
+                    ("blkio.leaf_weight_device", "8:16 10"),
+                    ("blkio.throttle.read_bps_device", "8:0 600"),
+                    ("blkio.throttle.write_iops_device", "8:16 300"),
+                ],
+            ),
+            (
+                r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#,
+                &[("hugetlb.2MB.limit_in_bytes", "4194304"), ("hugetlb.2MB.rsvd.limit_in_bytes", "4194304")],
+            ),
+            (
+                r#"{"network":{"classID":1048577,"priorities":[{"name":"lo","priority":5},{"name":"eth0","priority":6}]}}"#,
+                &[("net_cls.classid", "1048577"), ("net_prio.ifpriomap", "lo 5"), ("net_prio.ifpriomap", "eth0 6")],
+            ),
+            (
+                r#"{"rdma":{"mlx5_1":{"hcaHandles":3},"mlx4_0":{"hcaHandles":2,"hcaObjects":2000}}}"#,
+                &[("rdma.max", "mlx4_0 hca_handle=2 hca_object=2000"), ("rdma.max", "mlx5_1 hca_handle=3")],
+            ),
+            (r#"{"unified":{}}"#, &[]),
+        ];
+        for (json, expected) in cases {
+            let expected: Vec<_> = expected.iter().map(|(f, v)| (f.to_string(), v.to_string())).collect();
+            assert_eq!(table(json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn impossible_limits_name_their_field() {
+        for (json, expected) in [
+            (
+                r#"{"unified":{"memory.min":"1"}}"#,
+                "linux.resources.unified: invalid configuration: cannot use unified on cgroup v1",
+            ),
+            (
+                r#"{"memory":{"swappiness":101}}"#,
+                "linux.resources.memory.swappiness: invalid memory swappiness value: 101 (valid range is 0-100)",
+            ),
+            (r#"{"cpu":{"shares":1}}"#, "linux.resources.cpu.shares: the minimum allowed cpu-shares is 2"),
+            (r#"{"cpu":{"shares":262145}}"#, "linux.resources.cpu.shares: the maximum allowed cpu-shares is 262144"),
+            (r#"{"blockIO":{"weight":5}}"#, "linux.resources.blockIO.weight: 5 is not a weight (10 to 1000)"),
+            (
+                r#"{"hugepageLimits":[{"pageSize":"2MB","limit":0},{"pageSize":"2MB/../../memory.limit","limit":0}]}"#,
+                "linux.resources.hugepageLimits[1].pageSize: \"2MB/../../memory.limit\" is not a size such as 64KB, 2MB or 1GB",
+            ),
+        ] {
+            assert_eq!(refusal(json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn every_write_names_its_field() {
+        let json = r#"{"memory":{"limit":1,"disableOOMKiller":true},"cpu":{"cpus":"0","realtimeRuntime":1},"blockIO":{"throttleReadIOPSDevice":[{"major":1,"minor":2,"rate":3}]},"pids":{"limit":1}}"#;
+        let fields: Vec<_> =
+            writes(&serde_json::from_str(json).unwrap()).unwrap().into_iter().map(|w| w.field).collect();
+        assert_eq!(
+            fields,
+            [
+                "linux.resources.cpu.cpus",
+                "linux.resources.cpu.realtimeRuntime",
+                "linux.resources.memory.limit",
+                "linux.resources.memory.disableOOMKiller",
+                "linux.resources.pids.limit",
+                "linux.resources.blockIO.throttleReadIOPSDevice[0]",
+            ]
+        );
+    }
 }

@@ -3,7 +3,7 @@
 use super::devices::DeviceList;
 use super::tree::{self, Made};
 use super::write::{self, Absent, Write, Writes, set, text};
-use super::{Cgroup, Entry, Paths, ROOT, SubCgroups, used};
+use super::{Cgroup, Entry, Paths, SubCgroups, used};
 use crate::error::{Error, Kind, On, Result, invalid};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 use orlop_sys::Errno;
@@ -24,15 +24,18 @@ const THREADED: &[&str] = &["cpu", "cpuset", "perf_event", "pids"];
 /// The cgroup of a container in the v2 tree.
 #[derive(Debug)]
 pub struct V2 {
+    /// Where the tree is mounted.
+    root: PathBuf,
     paths: Paths,
     /// Whether config.json names the path: then a missing permission is an error even for a rootless container.
     explicit: bool,
 }
 
 impl V2 {
-    /// A cgroup at this place, which need not exist yet.
-    pub fn new(dir: PathBuf, explicit: bool) -> V2 {
-        V2 { paths: Paths::from([(String::new(), dir)]), explicit }
+    /// A cgroup at this place in the tree that is mounted on `root`. It need not exist yet. `explicit` says that
+    /// config.json names the path.
+    pub fn new(root: &Path, dir: PathBuf, explicit: bool) -> V2 {
+        V2 { root: root.to_path_buf(), paths: Paths::from([(String::new(), dir)]), explicit }
     }
 
     fn dir(&self) -> Option<&Path> {
@@ -70,10 +73,9 @@ impl Cgroup for V2 {
             used(dir)?;
         }
         // Every controller that there is, whether limited or not: the statistics of a container come from them too.
-        let root = Path::new(ROOT);
-        let wanted = controllers(root)?;
+        let wanted = controllers(&self.root)?;
         if !fresh || !controllers(dir)?.is_superset(&wanted) {
-            enable(root, dir, &wanted)?;
+            enable(&self.root, dir, &wanted)?;
             check_type(dir, &writes)?;
         }
         // A new cgroup is frozen if a parent is. The init would hang in it before its first step.
@@ -472,4 +474,141 @@ fn unified(resources: &LinuxResources, w: &mut Writes) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_become_writes() {
+        let cases: &[(&str, &[(&str, &str)])] = &[
+            ("{}", &[]),
+            (
+                r#"{"memory":{"limit":0,"swap":0,"reservation":0},"cpu":{"shares":0,"quota":0,"period":0,"cpus":""},"blockIO":{"weight":0}}"#,
+                &[],
+            ),
+            (
+                r#"{"memory":{"limit":100,"swap":150,"reservation":50,"kernel":9}}"#,
+                &[("memory.swap.max", "50"), ("memory.max", "100"), ("memory.low", "50")],
+            ),
+            // Equal sums mean no swap at all, which is not the same as not set.
+            (r#"{"memory":{"limit":100,"swap":100}}"#, &[("memory.swap.max", "0"), ("memory.max", "100")]),
+            (r#"{"memory":{"limit":100,"swap":-1}}"#, &[("memory.swap.max", "max"), ("memory.max", "100")]),
+            (r#"{"memory":{"limit":-1}}"#, &[("memory.swap.max", "max"), ("memory.max", "max")]),
+            (r#"{"memory":{"limit":-1,"swap":7}}"#, &[("memory.swap.max", "7"), ("memory.max", "max")]),
+            (r#"{"memory":{"swap":-1}}"#, &[("memory.swap.max", "max")]),
+            (r#"{"memory":{"swappiness":10,"disableOOMKiller":true}}"#, &[]),
+            (
+                r#"{"cpu":{"shares":1024,"quota":20000,"period":50000,"burst":10,"idle":0,"cpus":"0-1","mems":"0"}}"#,
+                &[
+                    ("cpu.idle", "0"),
+                    ("cpu.weight", "100"),
+                    ("cpu.max", "20000 50000"),
+                    ("cpu.max.burst", "10"),
+                    ("cpuset.cpus", "0-1"),
+                    ("cpuset.mems", "0"),
+                ],
+            ),
+            (r#"{"cpu":{"quota":20000}}"#, &[("cpu.max", "20000")]),
+            (r#"{"cpu":{"quota":-1}}"#, &[("cpu.max", "max")]),
+            (r#"{"cpu":{"period":50000}}"#, &[("cpu.max", "max 50000")]),
+            (r#"{"cpu":{"quota":-1,"period":50000}}"#, &[("cpu.max", "max 50000")]),
+            (r#"{"pids":{"limit":0}}"#, &[("pids.max", "1")]),
+            (r#"{"pids":{"limit":-1}}"#, &[("pids.max", "max")]),
+            (
+                r#"{"blockIO":{"weight":750,"leafWeight":10,"weightDevice":[{"major":8,"minor":0,"weight":10}],"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1}],"throttleWriteBpsDevice":[{"major":8,"minor":0,"rate":2}],"throttleReadIOPSDevice":[{"major":8,"minor":0,"rate":3}],"throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":4}]}}"#,
+                &[
+                    ("io.bfq.weight", "750"),
+                    ("io.bfq.weight", "8:0 10"),
+                    ("io.max", "8:0 rbps=1"),
+                    ("io.max", "8:0 wbps=2"),
+                    ("io.max", "8:0 riops=3"),
+                    ("io.max", "8:0 wiops=4"),
+                ],
+            ),
+            (
+                r#"{"hugepageLimits":[{"pageSize":"1GB","limit":0},{"pageSize":"64KB","limit":-1}]}"#,
+                &[
+                    ("hugetlb.1GB.max", "0"),
+                    ("hugetlb.1GB.rsvd.max", "0"),
+                    ("hugetlb.64KB.max", "max"),
+                    ("hugetlb.64KB.rsvd.max", "max"),
+                ],
+            ),
+            (r#"{"rdma":{"mlx4_0":{"hcaObjects":5}}}"#, &[("rdma.max", "mlx4_0 hca_object=5")]),
+            // unified comes last and a line at a time.
+            (
+                r#"{"unified":{"memory.max":"5","io.max":"8:0 rbps=1\n8:16 rbps=2\n"},"memory":{"limit":9}}"#,
+                &[("memory.max", "9"), ("io.max", "8:0 rbps=1"), ("io.max", "8:16 rbps=2"), ("memory.max", "5")],
+            ),
+        ];
+        for (json, expected) in cases {
+            let got: Vec<_> = writes(&serde_json::from_str(json).unwrap())
+                .unwrap()
+                .into_iter()
+                .map(|w| (w.file.into_owned(), w.value))
+                .collect();
+            let expected: Vec<_> = expected.iter().map(|(f, v)| (f.to_string(), v.to_string())).collect();
+            assert_eq!(got, expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn impossible_limits_name_their_field() {
+        for (json, expected) in [
+            (
+                r#"{"memory":{"swap":100}}"#,
+                "linux.resources.memory.swap: unable to set swap limit without memory limit",
+            ),
+            (
+                r#"{"memory":{"limit":100,"swap":50}}"#,
+                "linux.resources.memory.swap: memory+swap limit should be >= memory limit",
+            ),
+            (r#"{"memory":{"limit":-2,"swap":50}}"#, "linux.resources.memory.swap: invalid memory value: -2"),
+            (
+                r#"{"cpu":{"realtimePeriod":1}}"#,
+                "linux.resources.cpu.realtimePeriod: cgroup v2 has no limits for real-time scheduling",
+            ),
+            (
+                r#"{"network":{"classID":1}}"#,
+                "linux.resources.network.classID: cgroup v2 has no net_cls and net_prio controllers",
+            ),
+            (
+                r#"{"unified":{"../memory.max":"1"}}"#,
+                "linux.resources.unified.../memory.max: unified resource \"../memory.max\" must be a file name (no slashes)",
+            ),
+            (
+                r#"{"unified":{"memory":"1"}}"#,
+                "linux.resources.unified.memory: unified resource \"memory\" must be in the form CONTROLLER.PARAMETER",
+            ),
+            (
+                r#"{"blockIO":{"weightDevice":[{"major":1,"minor":1,"weight":1001}]}}"#,
+                "linux.resources.blockIO.weightDevice[0].weight: 1001 is not a weight (10 to 1000)",
+            ),
+        ] {
+            let got = writes(&serde_json::from_str(json).unwrap()).unwrap_err().to_string();
+            assert!(got.starts_with(expected), "{json}: {got}");
+        }
+    }
+
+    #[test]
+    fn weights_meet_at_the_ends_and_the_defaults() {
+        for (shares, weight) in [
+            (1, 1),
+            (2, 1),
+            (3, 2),
+            (100, 17),
+            (200, 29),
+            (1024, 100),
+            (262_143, 10_000),
+            (262_144, 10_000),
+            (999_999, 10_000),
+        ] {
+            assert_eq!(cpu_weight(shares), weight, "shares {shares}");
+        }
+        for (io, weight) in [(10, 1), (100, 910), (750, 7475), (1000, 10_000)] {
+            assert_eq!(io_weight(io), weight, "weight {io}");
+        }
+    }
 }
