@@ -195,17 +195,25 @@ fn a_signal_reaches_every_process() {
 
 #[test]
 fn sigkill_wins_against_forks() {
-    let mut scratch = Scratch::new();
-    let cgroup = created(&scratch, "{}");
-    // It is inside before it starts to fork.
-    let forks = "sleep 0.3; f() { while :; do sh -c 'sleep 0.01 & sleep 0.02'; done; }; f & f & f & f";
-    let pid = scratch.spawn(Command::new("sh").args(["-c", forks]));
-    cgroup.attach(pid).unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    assert!(cgroup.procs().unwrap().len() > 3);
-    cgroup.signal(9).unwrap();
-    assert_eq!(scratch.wait(pid).signal(), Some(9));
-    cgroup.remove().unwrap();
+    // With the v2 tree's cgroup.kill, and without it as on a host of v1 alone.
+    for with_v2 in [true, false] {
+        let mut scratch = Scratch::new();
+        let whole = created(&scratch, "{}");
+        let mut paths = whole.paths().clone();
+        if !with_v2 && paths.len() > 1 {
+            paths.remove("");
+        }
+        let cgroup = cgroup::load(&paths);
+        // It is inside before it starts to fork.
+        let forks = "sleep 0.3; f() { while :; do sh -c 'sleep 0.01 & sleep 0.02'; done; }; f & f & f & f";
+        let pid = scratch.spawn(Command::new("sh").args(["-c", forks]));
+        cgroup.attach(pid).unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(cgroup.procs().unwrap().len() > 3);
+        cgroup.signal(9).unwrap();
+        assert_eq!(scratch.wait(pid).signal(), Some(9));
+        whole.remove().unwrap();
+    }
 }
 
 #[test]

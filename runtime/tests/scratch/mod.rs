@@ -15,7 +15,7 @@ pub(crate) struct Scratch {
 impl Scratch {
     pub(crate) fn new() -> Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("/orlop-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("/orlop-cgtest-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         Scratch { path: name.into(), children: Vec::new() }
     }
 
