@@ -1,5 +1,7 @@
 //! Device rules on the kernel of this host, as root: what a process inside may open.
 #![allow(clippy::disallowed_methods, reason = "the tests start processes to put into cgroups")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
+#![allow(clippy::indexing_slicing, reason = "a failed test panics")]
 
 mod scratch;
 

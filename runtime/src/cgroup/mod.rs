@@ -14,7 +14,7 @@ pub use write::{Absent, Write};
 use crate::error::{Error, Kind, On, Result, invalid};
 use oci_spec::runtime::LinuxResources;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
@@ -105,12 +105,11 @@ pub fn plan(cgroups_path: Option<&Path>, id: &str) -> Result<Box<dyn Cgroup>> {
         let own = if inner.is_absolute() { PathBuf::from("/") } else { own_v2()? };
         return Ok(Box::new(v2::V2::new(Path::new(ROOT), below(Path::new(ROOT), &[&own, &inner]), explicit)));
     }
-    let mounts = mounts()?;
-    let owns = if inner.is_absolute() { BTreeMap::new() } else { own()? };
+    let owns = own()?;
     let mut paths = Paths::new();
-    for (name, controllers) in mounts {
+    for (name, controllers) in mounts(&owns)? {
         let mount = Path::new(ROOT).join(&name);
-        let own = controllers.iter().find_map(|controller| owns.get(controller));
+        let own = controllers.iter().find_map(|controller| owns.get(controller)).filter(|_| !inner.is_absolute());
         let own = match (own, controllers.iter().any(|c| c.is_empty())) {
             // runc puts the container below the root of the hybrid v2 tree: our own cgroup there may have processes.
             (_, true) | (None, _) => PathBuf::from("/"),
@@ -147,13 +146,31 @@ pub struct Hierarchy {
     pub own: PathBuf,
 }
 
+impl Hierarchy {
+    /// Its key in [`Paths`].
+    pub fn key(&self) -> &str {
+        if self.v2 { "" } else { self.controllers.first().map_or("", |first| first) }
+    }
+
+    /// The data of mount(2) for it; v2 needs none.
+    pub fn mount_data(&self) -> String {
+        if self.v2 { String::new() } else { self.controllers.join(",") }
+    }
+
+    /// The other names by which programs look for it: each of several controllers, as symbolic links.
+    pub fn aliases(&self) -> impl Iterator<Item = &str> {
+        let several = !self.v2 && self.controllers.len() > 1;
+        self.controllers.iter().filter(move |_| several).map(String::as_str)
+    }
+}
+
 /// The cgroup trees of this host, in the order of their names.
 ///
 /// # Errors
 /// The reading of /sys/fs/cgroup and /proc/self/cgroup.
 pub fn hierarchies() -> Result<Vec<Hierarchy>> {
-    let mut owns = own()?;
-    let mut own_of = |name: &str| owns.remove(name).unwrap_or_else(|| PathBuf::from("/"));
+    let owns = own()?;
+    let own_of = |name: &str| owns.get(name).cloned().unwrap_or_else(|| PathBuf::from("/"));
     let v2_controllers = |root: &str| v2::controllers(Path::new(root)).map(|all| all.into_iter().collect());
     if unified() {
         return Ok(vec![Hierarchy {
@@ -164,7 +181,7 @@ pub fn hierarchies() -> Result<Vec<Hierarchy>> {
         }]);
     }
     let mut all = Vec::new();
-    for (name, controllers) in mounts()? {
+    for (name, controllers) in mounts(&owns)? {
         let own = controllers.first().map_or_else(PathBuf::new, |first| own_of(first));
         let v2 = controllers.iter().any(|c| c.is_empty());
         let controllers = if v2 { v2_controllers(HYBRID)? } else { controllers };
@@ -183,7 +200,7 @@ pub fn entry_of(pid: i32) -> Result<Entry> {
     let text = tree::read_all(Path::new(&path)).on("read", format!("{path:?}"))?;
     let own = parse_own(&text).remove("").unwrap_or_default();
     let dir = below(Path::new(if unified() { ROOT } else { HYBRID }), &[&own]);
-    Ok(Entry { tasks: Vec::new(), dir: Some(File::open(&dir).on("open", format!("{dir:?}"))?.into()) })
+    Ok(Entry { tasks: Vec::new(), dir: Some(tree::directory(&dir).on("open", format!("{dir:?}"))?.into()) })
 }
 
 /// Whether v2 alone is mounted. One stat, and no parsing of mountinfo (which on a busy host has thousands of lines).
@@ -193,7 +210,10 @@ fn unified() -> bool {
 
 /// The v1 trees and the hybrid v2 tree as (directory, controllers), by the names that every distribution gives them.
 /// Symbolic links (`cpu` to `cpu,cpuacct`) are other names for the same trees.
-fn mounts() -> Result<BTreeMap<String, Vec<String>>> {
+///
+/// A directory alone says nothing, mkdir works in it too: some engines leave empty ones behind for controllers that they
+/// could not mount. `owns` (see [`own`]) has what is mounted as v1 at all, and one stat tells for the v2 tree.
+fn mounts(owns: &BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, Vec<String>>> {
     let mut mounts = BTreeMap::new();
     let entries = match fs::read_dir(ROOT) {
         Err(e) if tree::gone(&e) => return Ok(mounts),
@@ -206,8 +226,11 @@ fn mounts() -> Result<BTreeMap<String, Vec<String>>> {
             continue;
         }
         let controllers = controllers_of(&name);
-        // The directory alone says nothing: mkdir works in a plain directory too.
-        if !controllers.is_empty() && (name != "unified" || Path::new(HYBRID).join("cgroup.controllers").exists()) {
+        let mounted = match name.as_str() {
+            "unified" => Path::new(HYBRID).join("cgroup.controllers").exists(),
+            _ => !controllers.is_empty() && controllers.iter().all(|c| owns.contains_key(c)),
+        };
+        if mounted {
             mounts.insert(name, controllers);
         }
     }
@@ -418,6 +441,20 @@ mod tests {
         ] {
             assert_eq!(controllers_of(name), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_tree_knows_how_it_is_mounted_again() {
+        let tree =
+            |name: &str, v2| Hierarchy { name: name.into(), controllers: controllers_of(name), v2, own: "/".into() };
+        let both = tree("cpu,cpuacct", false);
+        assert_eq!((both.key(), both.mount_data().as_str()), ("cpu", "cpu,cpuacct"));
+        assert_eq!(both.aliases().collect::<Vec<_>>(), ["cpu", "cpuacct"]);
+        let systemd = tree("systemd", false);
+        assert_eq!((systemd.key(), systemd.mount_data().as_str()), ("name=systemd", "name=systemd"));
+        assert_eq!(systemd.aliases().count(), 0);
+        let v2 = Hierarchy { controllers: vec!["hugetlb".into(), "misc".into()], ..tree("unified", true) };
+        assert_eq!((v2.key(), v2.mount_data().as_str(), v2.aliases().count()), ("", "", 0));
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use super::write::Write;
 use crate::error::{Error, On, Result};
-use orlop_sys::{Errno, signal};
+use orlop_sys::{Errno, file, process, signal};
 use std::collections::HashSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::ffi::CString;
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Write as _};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,23 +15,44 @@ use std::time::{Duration, Instant};
 /// How long [`remove`] waits for the last processes of a cgroup to be gone.
 const REMOVE: Duration = Duration::from_secs(2);
 
+/// Opens a file or directory. (Not by std, whose open(2) has musl add an fcntl(2) for each.)
+fn open(path: &Path, flags: i32) -> io::Result<File> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(ErrorKind::InvalidInput))?;
+    Ok(file::open(&path, flags, 0).map_err(|errno| io::Error::from_raw_os_error(errno as i32))?.into())
+}
+
+/// Opens a file to write to; never makes it.
+pub(super) fn writable(path: &Path) -> io::Result<File> {
+    open(path, file::O_WRONLY)
+}
+
+/// Opens a cgroup's directory.
+pub(super) fn directory(path: &Path) -> io::Result<File> {
+    open(path, file::O_RDONLY | file::O_DIRECTORY)
+}
+
 /// Reads a file of one short value with a single read(2), which cgroupfs answers in full; the value is trimmed.
 pub(super) fn read(path: &Path) -> io::Result<String> {
     let mut buffer = [0; 4096];
-    let n = File::open(path)?.read(&mut buffer)?;
+    let n = open(path, file::O_RDONLY)?.read(&mut buffer)?;
     Ok(String::from_utf8_lossy(buffer.get(..n).unwrap_or_default()).trim().to_string())
 }
 
-/// Reads a file of any length (lists come in pages), allocating once.
+/// Reads a file of any length: lists come in pages, and only a read of nothing is their end.
 pub(super) fn read_all(path: &Path) -> io::Result<String> {
-    let mut text = Vec::with_capacity(4096);
-    File::open(path)?.read_to_end(&mut text)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    let mut file = open(path, file::O_RDONLY)?;
+    let (mut text, mut page) = (Vec::new(), [0; 4096]);
+    loop {
+        match file.read(&mut page)? {
+            0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
+            n => text.extend_from_slice(page.get(..n).unwrap_or_default()),
+        }
+    }
 }
 
-/// Writes a value with a single write(2); never makes the file.
+/// Writes a value with a single write(2).
 pub(super) fn write(path: &Path, value: &str) -> io::Result<()> {
-    OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+    writable(path)?.write_all(value.as_bytes())
 }
 
 /// Writes lines to files of `dir`, opening each file once for the lines that follow one another.
@@ -37,7 +60,7 @@ pub(super) fn write_lines(dir: &Path, lines: &[(&'static str, String)]) -> Resul
     for same in lines.chunk_by(|a, b| a.0 == b.0) {
         let Some((name, _)) = same.first() else { continue };
         let path = dir.join(name);
-        let mut file = OpenOptions::new().write(true).open(&path).on("open", format!("{path:?}"))?;
+        let mut file = writable(&path).on("open", format!("{path:?}"))?;
         for (_, line) in same {
             file.write_all(line.as_bytes()).on(format!("write {line:?} to"), format!("{path:?}"))?;
         }
@@ -202,14 +225,11 @@ pub(super) fn kill(dir: &Path, number: i32) -> Result<()> {
                 Err(errno) => return Err(errno.on(format!("kill with signal {number}"), pid)),
             }
         }
-        if new.is_empty() || number != SIGKILL {
+        if new.is_empty() || number != signal::SIGKILL {
             return Ok(());
         }
     }
 }
-
-/// The number of SIGKILL on every Linux architecture.
-pub(super) const SIGKILL: i32 = 9;
 
 /// Moves a process into a cgroup. EINVAL may mean that its clone(2) has not ended yet: that passes.
 pub(super) fn attach(dir: &Path, pid: i32) -> Result<()> {
@@ -243,10 +263,7 @@ pub(super) fn in_user_namespace() -> bool {
 
 /// Whether permissions may rightly be missing: not root, or root of a user namespace only.
 pub(super) fn unprivileged() -> bool {
-    let uid = read(Path::new("/proc/self/status")).ok().and_then(|status| {
-        status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1)?.parse::<u32>().ok())
-    });
-    uid != Some(0) || in_user_namespace()
+    process::euid() != 0 || in_user_namespace()
 }
 
 /// Whether the error is one of the three that a missing permission gives.

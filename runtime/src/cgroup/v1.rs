@@ -8,8 +8,8 @@ use super::{Cgroup, Entry, Paths, SubCgroups, used, v2};
 use crate::error::{Error, Kind, On, Result, invalid};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use orlop_sys::Errno;
+use orlop_sys::signal::SIGKILL;
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -112,7 +112,7 @@ impl V1 {
     fn set_devices(&self, list: &DeviceList, fresh: bool) -> Result<()> {
         match (self.dir("devices"), self.dir("")) {
             (Some(dir), _) => list.write_v1(dir, fresh),
-            (None, Some(dir)) => list.attach(File::open(dir).on("open", format!("{dir:?}"))?.as_fd(), fresh),
+            (None, Some(dir)) => list.attach(tree::directory(dir).on("open", format!("{dir:?}"))?.as_fd(), fresh),
             (None, None) if tree::unprivileged() => Ok(()),
             // Without it the container would have every device of the host.
             (None, None) => Err(invalid("linux.resources.devices", "the devices controller is not available")
@@ -216,13 +216,13 @@ impl Cgroup for V1 {
     }
 
     fn signal(&self, signal: i32) -> Result<()> {
-        if let (Some(dir), tree::SIGKILL) = (self.dir(""), signal) {
+        if let (Some(dir), SIGKILL) = (self.dir(""), signal) {
             // In one step and without a race against forks. What is not in the v2 tree follows below.
             v2::kill(dir)?;
         }
         let sent = self.procs_dir().map_or(Ok(()), |dir| tree::kill(dir, signal));
         // On v1 a frozen process does not even die of SIGKILL until it is thawed.
-        if signal == tree::SIGKILL && self.frozen()? {
+        if signal == SIGKILL && self.frozen()? {
             self.freeze(false)?;
         }
         sent
@@ -292,9 +292,9 @@ fn inherit(dir: &Path, asked: [bool; 2], fresh: bool) -> Result<()> {
 /// Opens one cgroup for a process that is to enter it.
 fn open(dir: &Path, v2: bool, entry: &mut Entry) -> std::io::Result<()> {
     if v2 {
-        entry.dir = Some(File::open(dir)?.into());
+        entry.dir = Some(tree::directory(dir)?.into());
     } else {
-        entry.tasks.push(OpenOptions::new().write(true).open(dir.join("tasks"))?.into());
+        entry.tasks.push(tree::writable(&dir.join("tasks"))?.into());
     }
     Ok(())
 }

@@ -7,9 +7,9 @@ use super::{Cgroup, Entry, Paths, SubCgroups, used};
 use crate::error::{Error, Kind, On, Result, invalid};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 use orlop_sys::Errno;
+use orlop_sys::signal::SIGKILL;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -84,7 +84,7 @@ impl Cgroup for V2 {
             return Err(super::unexpectedly_frozen(dir));
         }
         apply(dir, &writes.iter().collect::<Vec<_>>())?;
-        let fd = File::open(dir).on("open", format!("{dir:?}"))?;
+        let fd = tree::directory(dir).on("open", format!("{dir:?}"))?;
         devices.attach(fd.as_fd(), fresh)?;
         made.keep();
         Ok(Entry { tasks: Vec::new(), dir: Some(fd.into()) })
@@ -94,7 +94,8 @@ impl Cgroup for V2 {
         let sub = SubCgroups::parse(sub, &self.paths)?;
         let Some(dir) = self.dir() else { return Ok(Entry::default()) };
         let dir = sub.below("", dir)?;
-        let fd = File::open(&dir).on("adding pid to cgroups: open", format!("{dir:?}")).map_err(|e| sub.explain(e))?;
+        let fd =
+            tree::directory(&dir).on("adding pid to cgroups: open", format!("{dir:?}")).map_err(|e| sub.explain(e))?;
         Ok(Entry { tasks: Vec::new(), dir: Some(fd.into()) })
     }
 
@@ -117,7 +118,7 @@ impl Cgroup for V2 {
         apply(dir, &writes.iter().collect::<Vec<_>>())?;
         match resources.devices() {
             Some(rules) => {
-                DeviceList::new(rules)?.attach(File::open(dir).on("open", format!("{dir:?}"))?.as_fd(), false)
+                DeviceList::new(rules)?.attach(tree::directory(dir).on("open", format!("{dir:?}"))?.as_fd(), false)
             }
             None => Ok(()),
         }
@@ -141,7 +142,7 @@ impl Cgroup for V2 {
     fn signal(&self, signal: i32) -> Result<()> {
         self.each(|dir| {
             // A frozen process dies of SIGKILL on v2; other signals wait until it is thawed.
-            if signal == tree::SIGKILL && kill(dir)? { Ok(()) } else { tree::kill(dir, signal) }
+            if signal == SIGKILL && kill(dir)? { Ok(()) } else { tree::kill(dir, signal) }
         })
     }
 
