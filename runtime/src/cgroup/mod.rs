@@ -1,10 +1,46 @@
 //! Control groups: one trait, two file layouts.
+//!
+//! [`plan`] decides where the cgroups of a new container go, [`load`] finds those of an existing one again. What a
+//! limit comes down to is pure ([`v1::writes`], [`v2::writes`], [`devices::DeviceList`]); `tree` applies it.
 
-use crate::error::Result;
+pub mod devices;
+mod tree;
+pub mod v1;
+pub mod v2;
+mod write;
+
+pub use write::{Absent, Write};
+
+use crate::error::{Error, Kind, On, Result, invalid};
 use oci_spec::runtime::LinuxResources;
 use std::collections::BTreeMap;
+use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
+
+/// Where cgroups are mounted: the v2 tree itself, or a directory with one mount for each v1 tree.
+pub const ROOT: &str = "/sys/fs/cgroup";
+/// Where the v2 tree is mounted in the hybrid layout.
+pub const HYBRID: &str = "/sys/fs/cgroup/unified";
+
+/// The controllers of v1 trees (kernel documentation, admin-guide/cgroup-v1). A tree of anything else below
+/// /sys/fs/cgroup belongs to whoever mounted it, except systemd's, in which it keeps track of services.
+const CONTROLLERS: &[&str] = &[
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "misc",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+    "rdma",
+];
 
 /// Where a container's cgroups are: controller (v1: `memory`, `name=systemd`; v2: the empty string) to absolute
 /// directory on the host. Saved in state.json as `cgroup_paths`, so that no later command has to look for them.
@@ -16,30 +52,443 @@ pub struct Entry {
     /// v1: the `tasks` file of each hierarchy, into which the single-threaded child writes `0`: the kernel then skips
     /// the threadgroup lock and its RCU grace period.
     pub tasks: Vec<OwnedFd>,
-    /// v2: the directory for CLONE_INTO_CGROUP.
+    /// v2: the directory for CLONE_INTO_CGROUP. In the hybrid layout too, as with runc: `cgroup.kill`, eBPF programs
+    /// and firewall rules that match the v2 path then work on the container, and controllers may be there (hugetlb).
     pub dir: Option<OwnedFd>,
 }
 
 /// The cgroups of one container.
-pub trait Cgroup {
+pub trait Cgroup: std::fmt::Debug {
     /// Makes the directories and sets the limits before any process is inside. On failure nothing is left behind.
-    fn create(&self, resources: Option<&LinuxResources>) -> Result<Entry>;
-    /// Opens the existing cgroups for one more process (exec); `sub` is `exec --cgroup`'s list.
+    /// [`Cgroup::paths`] is final afterwards: trees that are not mounted, or closed to a rootless container, are out.
+    ///
+    /// # Errors
+    /// A limit that cannot be set; a cgroup that is in use or frozen.
+    fn create(&mut self, resources: Option<&LinuxResources>) -> Result<Entry>;
+    /// Opens the existing cgroups for one more process (exec); `sub` is `exec --cgroup`'s list. See also [`entry_of`].
     fn enter(&self, sub: &[String]) -> Result<Entry>;
     /// Where they are.
     fn paths(&self) -> &Paths;
     /// Moves a process (pid in our pid namespace) in, for callers that cannot use [`Entry`].
     fn attach(&self, pid: i32) -> Result<()>;
-    /// Changes limits of a running container.
+    /// Changes limits of a running container: those that are given. Device rules too, if there is a list.
     fn set(&self, resources: &LinuxResources) -> Result<()>;
     /// Freezes or thaws, and waits until the kernel says so.
     fn freeze(&self, frozen: bool) -> Result<()>;
     /// Whether it is frozen (paused).
     fn frozen(&self) -> Result<bool>;
-    /// Every process inside, sub-cgroups included (pids in our pid namespace).
+    /// Every process inside, sub-cgroups included (pids in our pid namespace); none if the cgroups are gone.
     fn procs(&self) -> Result<Vec<i32>>;
-    /// Sends a signal to every process inside, until (for SIGKILL) none is left or it had no effect.
+    /// Sends a signal to every process inside; SIGKILL until nobody is left to send it to, thawing the frozen.
     fn signal(&self, signal: i32) -> Result<()>;
-    /// Removes the cgroups, sub-cgroups included, waiting for dying processes; missing ones are fine.
+    /// Removes the cgroups, sub-cgroups included, waiting up to 2 s for dying processes; missing ones are fine.
     fn remove(&self) -> Result<()>;
+    /// How many processes inside the OOM killer has killed; 0 if that cannot be read.
+    fn oom_kills(&self) -> u64;
+}
+
+/// Decides where the cgroups of a new container go. `cgroups_path` is `linux.cgroupsPath`: absolute from the roots of
+/// the trees, relative or absent (then `id`) below our own cgroup; on v2 beside it, because a cgroup with processes
+/// cannot have children with limits. `..` leads nowhere.
+///
+/// # Errors
+/// A path that is the root, and the reading of /sys/fs/cgroup and /proc/self/cgroup.
+pub fn plan(cgroups_path: Option<&Path>, id: &str) -> Result<Box<dyn Cgroup>> {
+    let path = cgroups_path.map(clean).filter(|path| !path.as_os_str().is_empty());
+    let explicit = path.is_some();
+    let inner = path.unwrap_or_else(|| clean(Path::new(id)));
+    if inner.as_os_str().is_empty() || inner == Path::new("/") {
+        // Its limits would be those of the whole host.
+        return Err(invalid("linux.cgroupsPath", "a container cannot have the root cgroup"));
+    }
+    if unified() {
+        let own = if inner.is_absolute() { PathBuf::from("/") } else { own_v2()? };
+        return Ok(Box::new(v2::V2::new(Path::new(ROOT), below(Path::new(ROOT), &[&own, &inner]), explicit)));
+    }
+    let owns = own()?;
+    let mut paths = Paths::new();
+    for (name, controllers) in mounts(&owns)? {
+        let mount = Path::new(ROOT).join(&name);
+        let own = controllers.iter().find_map(|controller| owns.get(controller)).filter(|_| !inner.is_absolute());
+        let own = match (own, controllers.iter().any(|c| c.is_empty())) {
+            // runc puts the container below the root of the hybrid v2 tree: our own cgroup there may have processes.
+            (_, true) | (None, _) => PathBuf::from("/"),
+            (Some(own), _) => visible(&mount, own)?,
+        };
+        let dir = below(&mount, &[&own, &inner]);
+        paths.extend(controllers.into_iter().map(|controller| (controller, dir.clone())));
+    }
+    if paths.is_empty() && !tree::unprivileged() {
+        return Err(invalid("linux.cgroupsPath", "no cgroup is mounted").hint(format!("mount cgroup v2 on {ROOT}")));
+    }
+    Ok(Box::new(v1::V1::new(paths, explicit)))
+}
+
+/// The cgroups of an existing container, from its saved state.
+pub fn load(paths: &Paths) -> Box<dyn Cgroup> {
+    match paths.get("") {
+        Some(dir) if paths.len() == 1 => Box::new(v2::V2::new(Path::new(ROOT), dir.clone(), true)),
+        _ => Box::new(v1::V1::new(paths.clone(), true)),
+    }
+}
+
+/// One mounted cgroup tree, for mounts of type `cgroup` in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// The name of its directory below /sys/fs/cgroup; empty for v2 mounted there itself.
+    pub name: String,
+    /// v1: what it was mounted with, which is also how to mount it again (`cpu`, `cpuacct`; `name=systemd`): more than
+    /// one makes symbolic links of their names customary. v2: the controllers that its root has.
+    pub controllers: Vec<String>,
+    /// Whether it is a v2 tree.
+    pub v2: bool,
+    /// Our own cgroup in it, from its root.
+    pub own: PathBuf,
+}
+
+impl Hierarchy {
+    /// Its key in [`Paths`].
+    pub fn key(&self) -> &str {
+        if self.v2 { "" } else { self.controllers.first().map_or("", |first| first) }
+    }
+
+    /// The data of mount(2) for it; v2 needs none.
+    pub fn mount_data(&self) -> String {
+        if self.v2 { String::new() } else { self.controllers.join(",") }
+    }
+
+    /// The other names by which programs look for it: each of several controllers, as symbolic links.
+    pub fn aliases(&self) -> impl Iterator<Item = &str> {
+        let several = !self.v2 && self.controllers.len() > 1;
+        self.controllers.iter().filter(move |_| several).map(String::as_str)
+    }
+}
+
+/// The cgroup trees of this host, in the order of their names.
+///
+/// # Errors
+/// The reading of /sys/fs/cgroup and /proc/self/cgroup.
+pub fn hierarchies() -> Result<Vec<Hierarchy>> {
+    let owns = own()?;
+    let own_of = |name: &str| owns.get(name).cloned().unwrap_or_else(|| PathBuf::from("/"));
+    let v2_controllers = |root: &str| v2::controllers(Path::new(root)).map(|all| all.into_iter().collect());
+    if unified() {
+        return Ok(vec![Hierarchy {
+            name: String::new(),
+            controllers: v2_controllers(ROOT)?,
+            v2: true,
+            own: own_of(""),
+        }]);
+    }
+    let mut all = Vec::new();
+    for (name, controllers) in mounts(&owns)? {
+        let own = controllers.first().map_or_else(PathBuf::new, |first| own_of(first));
+        let v2 = controllers.iter().any(|c| c.is_empty());
+        let controllers = if v2 { v2_controllers(HYBRID)? } else { controllers };
+        all.push(Hierarchy { name, controllers, v2, own });
+    }
+    Ok(all)
+}
+
+/// Opens the v2 cgroup that a process is in: where exec goes if it cannot enter the container's own cgroup (EBUSY
+/// since the container gave controllers to sub-cgroups, ENOENT since it was moved) and no `--cgroup` was asked for.
+///
+/// # Errors
+/// The process is gone, or this host has no v2 tree.
+pub fn entry_of(pid: i32) -> Result<Entry> {
+    let path = format!("/proc/{pid}/cgroup");
+    let text = tree::read_all(Path::new(&path)).on("read", format!("{path:?}"))?;
+    let own = parse_own(&text).remove("").unwrap_or_default();
+    let dir = below(Path::new(if unified() { ROOT } else { HYBRID }), &[&own]);
+    Ok(Entry { tasks: Vec::new(), dir: Some(tree::directory(&dir).on("open", format!("{dir:?}"))?.into()) })
+}
+
+/// Whether v2 alone is mounted. One stat, and no parsing of mountinfo (which on a busy host has thousands of lines).
+fn unified() -> bool {
+    Path::new(ROOT).join("cgroup.controllers").exists()
+}
+
+/// The v1 trees and the hybrid v2 tree as (directory, controllers), by the names that every distribution gives them.
+/// Symbolic links (`cpu` to `cpu,cpuacct`) are other names for the same trees.
+///
+/// A directory alone says nothing, mkdir works in it too: some engines leave empty ones behind for controllers that they
+/// could not mount. `owns` (see [`own`]) has what is mounted as v1 at all, and one stat tells for the v2 tree.
+fn mounts(owns: &BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut mounts = BTreeMap::new();
+    let entries = match fs::read_dir(ROOT) {
+        Err(e) if tree::gone(&e) => return Ok(mounts),
+        entries => entries.on("list", ROOT)?,
+    };
+    for entry in entries {
+        let entry = entry.on("list", ROOT)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if !entry.file_type().on("stat", format!("{:?}", entry.path()))?.is_dir() {
+            continue;
+        }
+        let controllers = controllers_of(&name);
+        let mounted = match name.as_str() {
+            "unified" => Path::new(HYBRID).join("cgroup.controllers").exists(),
+            _ => !controllers.is_empty() && controllers.iter().all(|c| owns.contains_key(c)),
+        };
+        if mounted {
+            mounts.insert(name, controllers);
+        }
+    }
+    Ok(mounts)
+}
+
+/// The controllers of the tree on a directory of this name; none if it is not ours to use.
+fn controllers_of(name: &str) -> Vec<String> {
+    match name {
+        "systemd" => vec!["name=systemd".to_string()],
+        "unified" => vec![String::new()],
+        _ if name.split(',').all(|c| CONTROLLERS.contains(&c)) => name.split(',').map(str::to_string).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Our own cgroup in each tree, by controller (v2: the empty string).
+fn own() -> Result<BTreeMap<String, PathBuf>> {
+    let path = "/proc/self/cgroup";
+    Ok(parse_own(&tree::read_all(Path::new(path)).on("read", path)?))
+}
+
+/// Parses /proc/pid/cgroup (cgroups(7)): `4:cpu,cpuacct:/user.slice`.
+fn parse_own(text: &str) -> BTreeMap<String, PathBuf> {
+    let mut own = BTreeMap::new();
+    for line in text.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        if let (Some(controllers), Some(path)) = (parts.next(), parts.next()) {
+            for controller in controllers.split(',') {
+                own.insert(controller.to_string(), PathBuf::from(path));
+            }
+        }
+    }
+    own
+}
+
+/// The parent of our own v2 cgroup.
+fn own_v2() -> Result<PathBuf> {
+    let own = own()?.remove("").unwrap_or_default();
+    Ok(own.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf))
+}
+
+/// Our own cgroup as seen below the mount. In a container without a cgroup namespace /proc shows the path on the host,
+/// but the mount begins at the container's cgroup: only then mountinfo is read.
+fn visible(mount: &Path, own: &Path) -> Result<PathBuf> {
+    if own == Path::new("/") || below(mount, &[own]).exists() {
+        return Ok(own.to_path_buf());
+    }
+    let all = tree::read_all(Path::new("/proc/self/mountinfo")).on("read", "/proc/self/mountinfo")?;
+    // Fields 4 and 5 are the root and the mount point (proc(5)).
+    let root = all.lines().rev().find_map(|line| {
+        let mut fields = line.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        (Path::new(point) == mount).then(|| PathBuf::from(root))
+    });
+    let inside = root.and_then(|root| own.strip_prefix(root).ok().map(|rest| Path::new("/").join(rest)));
+    Ok(inside.unwrap_or_else(|| PathBuf::from("/")))
+}
+
+/// Resolves `.` and `..` in the text alone; a relative path stays relative, and `..` never leads above its start.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::RootDir | Component::Normal(_) => clean.push(component),
+            Component::ParentDir => drop(clean.pop()),
+            Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+/// Joins cleaned paths below a directory, absolute ones too.
+fn below(dir: &Path, parts: &[&Path]) -> PathBuf {
+    let mut path = dir.to_path_buf();
+    for part in parts {
+        let part = clean(part);
+        path.push(part.strip_prefix("/").unwrap_or(&part));
+    }
+    path
+}
+
+/// `exec --cgroup`: one path for every tree, or paths for some controllers (`memory,cpu:sub`).
+#[derive(Debug, Default)]
+struct SubCgroups {
+    all: Option<String>,
+    some: BTreeMap<String, String>,
+}
+
+impl SubCgroups {
+    fn parse(args: &[String], paths: &Paths) -> Result<SubCgroups> {
+        let mut sub = SubCgroups::default();
+        let bad = |why: String| Err(invalid("--cgroup", why));
+        for arg in args {
+            let Some((controllers, path)) = arg.split_once(':') else {
+                if args.len() != 1 {
+                    return bad(format!("invalid --cgroup argument: {arg} (missing <controller>: prefix)"));
+                }
+                sub.all = Some(arg.clone());
+                break;
+            };
+            for controller in controllers.split(',') {
+                if controller.is_empty() {
+                    return bad(format!("invalid --cgroup argument: {arg} (empty <controller> prefix)"));
+                }
+                if !paths.contains_key(controller) {
+                    return bad(format!("unknown controller {controller} in SubCgroupPaths"));
+                }
+                if sub.some.insert(controller.to_string(), path.to_string()).is_some() {
+                    return bad(format!(
+                        "invalid --cgroup argument(s): controller {controller} specified multiple times"
+                    ));
+                }
+            }
+        }
+        Ok(sub)
+    }
+
+    /// Where the process goes in the tree of this controller.
+    fn below(&self, controller: &str, dir: &Path) -> Result<PathBuf> {
+        let Some(sub) = self.some.get(controller).or(self.all.as_ref()) else { return Ok(dir.to_path_buf()) };
+        let mut depth = 0;
+        for component in Path::new(sub).components() {
+            depth += match component {
+                Component::Normal(_) => 1,
+                Component::ParentDir => -1,
+                _ => 0,
+            };
+            if depth < 0 {
+                return Err(invalid("--cgroup", format!("bad sub cgroup path: {sub}")));
+            }
+        }
+        Ok(below(dir, &[Path::new(sub)]))
+    }
+
+    fn explain(&self, e: Error) -> Error {
+        if self.all.is_some() || !self.some.is_empty() { e.at("--cgroup") } else { e }
+    }
+}
+
+/// Refuses an existing cgroup with processes inside.
+fn used(dir: &Path) -> Result<()> {
+    match tree::procs(dir)?.len() {
+        0 => Ok(()),
+        n => Err(Error::new(Kind::State, format!("container's cgroup is not empty: {n} process(es) found in {dir:?}"))),
+    }
+}
+
+fn unexpectedly_frozen(dir: &Path) -> Error {
+    Error::new(Kind::State, "container's cgroup unexpectedly frozen")
+        .hint(format!("{} or a parent of it is paused", dir.display()))
+}
+
+/// rdma.max is the same on v1 and v2.
+fn rdma(resources: &LinuxResources, w: &mut write::Writes) {
+    for (device, limits) in resources.rdma().iter().flatten().collect::<BTreeMap<_, _>>() {
+        let mut line = device.clone();
+        for (key, limit) in [("hca_handle", limits.hca_handles()), ("hca_object", limits.hca_objects())] {
+            line.extend(limit.map(|n| format!(" {key}={n}")));
+        }
+        w.put(format!("rdma.{device}"), "rdma.max", Some(line));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned_as_text() {
+        for (path, expected) in [
+            ("a/b", "a/b"),
+            ("/a//b/./c/", "/a/b/c"),
+            ("/../../etc", "/etc"),
+            ("../../etc", "etc"),
+            ("a/../../../b", "b"),
+            ("/a/../..", "/"),
+            ("..", ""),
+            ("", ""),
+        ] {
+            assert_eq!(clean(Path::new(path)), Path::new(expected), "{path}");
+        }
+        let root = Path::new("/sys/fs/cgroup/memory");
+        assert_eq!(below(root, &[Path::new("/docker"), Path::new("../../x")]), root.join("docker/x"));
+        assert_eq!(below(root, &[Path::new("/"), Path::new("/a")]), root.join("a"));
+        // Our own cgroup may be outside of our cgroup namespace.
+        assert_eq!(below(root, &[Path::new("/../../up"), Path::new("a")]), root.join("up/a"));
+    }
+
+    #[test]
+    fn the_root_is_no_place_for_a_container() {
+        for path in ["/", "/..", "/a/.."] {
+            let e = plan(Some(Path::new(path)), "id").unwrap_err().to_string();
+            assert_eq!(e, "linux.cgroupsPath: a container cannot have the root cgroup", "{path}");
+        }
+    }
+
+    #[test]
+    fn trees_are_known_by_their_names() {
+        for (name, expected) in [
+            ("memory", vec!["memory"]),
+            ("cpu,cpuacct", vec!["cpu", "cpuacct"]),
+            ("systemd", vec!["name=systemd"]),
+            ("unified", vec![""]),
+            ("elogind", vec![]),
+            ("cpu,other", vec![]),
+            ("net_cls,net_prio", vec!["net_cls", "net_prio"]),
+        ] {
+            assert_eq!(controllers_of(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_tree_knows_how_it_is_mounted_again() {
+        let tree =
+            |name: &str, v2| Hierarchy { name: name.into(), controllers: controllers_of(name), v2, own: "/".into() };
+        let both = tree("cpu,cpuacct", false);
+        assert_eq!((both.key(), both.mount_data().as_str()), ("cpu", "cpu,cpuacct"));
+        assert_eq!(both.aliases().collect::<Vec<_>>(), ["cpu", "cpuacct"]);
+        let systemd = tree("systemd", false);
+        assert_eq!((systemd.key(), systemd.mount_data().as_str()), ("name=systemd", "name=systemd"));
+        assert_eq!(systemd.aliases().count(), 0);
+        let v2 = Hierarchy { controllers: vec!["hugetlb".into(), "misc".into()], ..tree("unified", true) };
+        assert_eq!((v2.key(), v2.mount_data().as_str(), v2.aliases().count()), ("", "", 0));
+    }
+
+    #[test]
+    fn own_cgroups_are_parsed() {
+        let own = parse_own("9:name=systemd:/\n4:cpu,cpuacct:/user:odd/a b\n0::/x\nnonsense\n");
+        let expected = [("", "/x"), ("cpu", "/user:odd/a b"), ("cpuacct", "/user:odd/a b"), ("name=systemd", "/")];
+        assert_eq!(own, expected.iter().map(|(k, v)| (k.to_string(), PathBuf::from(v))).collect());
+    }
+
+    #[test]
+    fn sub_cgroups_of_exec() {
+        let paths: Paths =
+            ["cpu", "memory"].iter().map(|c| (c.to_string(), Path::new("/sys/fs/cgroup").join(c).join("x"))).collect();
+        let parse = |args: &[&str]| {
+            SubCgroups::parse(&args.iter().map(|a| a.to_string()).collect::<Vec<_>>(), &paths)
+                .and_then(|sub| ["cpu", "memory"].iter().map(|c| sub.below(c, &paths[*c])).collect::<Result<Vec<_>>>())
+        };
+        let at = |cpu: &str, memory: &str| {
+            vec![PathBuf::from(format!("/sys/fs/cgroup/cpu/x{cpu}")), format!("/sys/fs/cgroup/memory/x{memory}").into()]
+        };
+        assert_eq!(parse(&[]).unwrap(), at("", ""));
+        assert_eq!(parse(&["/"]).unwrap(), at("", ""));
+        assert_eq!(parse(&["a/../b"]).unwrap(), at("/b", "/b"));
+        assert_eq!(parse(&["cpu:s"]).unwrap(), at("/s", ""));
+        assert_eq!(parse(&["cpu,memory:/s"]).unwrap(), at("/s", "/s"));
+        for (args, expected) in [
+            (&[".."][..], "--cgroup: bad sub cgroup path: .."),
+            (&["a/../.."], "--cgroup: bad sub cgroup path: a/../.."),
+            (&["nope:/"], "--cgroup: unknown controller nope in SubCgroupPaths"),
+            (&["cpu,:a"], "--cgroup: invalid --cgroup argument: cpu,:a (empty <controller> prefix)"),
+            (&["a", "b"], "--cgroup: invalid --cgroup argument: a (missing <controller>: prefix)"),
+            (&["cpu:a", "cpu:b"], "--cgroup: invalid --cgroup argument(s): controller cpu specified multiple times"),
+        ] {
+            assert_eq!(parse(args).unwrap_err().to_string(), expected);
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! kernel floor is 5.12 (mount_setattr; close_range with CLOEXEC is of 5.11), so that no call needs a second way.
 
 pub mod bpf;
+pub mod devices;
 pub mod exe;
 pub mod fdpass;
 pub mod file;

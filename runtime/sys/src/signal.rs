@@ -119,3 +119,12 @@ pub fn become_subreaper() -> Result<()> {
     // SAFETY: this prctl takes one plain number.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
 }
+
+/// kill(2) for one member of a cgroup; refuses the ids 0 and below, which mean process groups.
+pub fn kill(pid: i32, signal: i32) -> Result<()> {
+    if pid <= 0 {
+        return Err(Errno::ESRCH);
+    }
+    // SAFETY: kill takes no pointers.
+    Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
