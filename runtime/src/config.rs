@@ -27,7 +27,9 @@ impl Config {
         let raw = match std::fs::read(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let why = format!("JSON specification file {} not found", path.display());
-                return Err(Error::new(Kind::Invalid, why).hint("make one with `orlop spec`, or name the bundle with --bundle"));
+                return Err(
+                    Error::new(Kind::Invalid, why).hint("make one with `orlop spec`, or name the bundle with --bundle")
+                );
             }
             other => other.on("read", path.display())?,
         };
@@ -52,7 +54,8 @@ pub fn parse<T: DeserializeOwned>(raw: &[u8], path: &Path) -> Result<T> {
         return Ok(value);
     }
     // Slower from here on: a value with known gaps filled, or an error that says where.
-    let mut tree: Value = serde_json::from_slice(raw).map_err(|e| invalid(path.display().to_string(), e.to_string()))?;
+    let mut tree: Value =
+        serde_json::from_slice(raw).map_err(|e| invalid(path.display().to_string(), e.to_string()))?;
     drop_unknown_capabilities(&mut tree);
     serde_path_to_error::deserialize(tree).map_err(|e| {
         let at = e.path().to_string();
@@ -179,7 +182,10 @@ fn rlimits(spec: &Spec) -> Result<()> {
             return Err(invalid(field, format!("{} is set twice", limit.typ())));
         }
         if limit.soft() > limit.hard() {
-            return Err(invalid(field, format!("the soft limit {} is above the hard limit {}", limit.soft(), limit.hard())));
+            return Err(invalid(
+                field,
+                format!("the soft limit {} is above the hard limit {}", limit.soft(), limit.hard()),
+            ));
         }
     }
     Ok(())
@@ -232,9 +238,14 @@ fn mappings(spec: &Spec) -> Result<()> {
 fn masks(spec: &Spec) -> Result<()> {
     let Some(linux) = spec.linux() else { return Ok(()) };
     let given = |paths: &Option<Vec<String>>| paths.as_ref().is_some_and(|p| !p.is_empty());
-    for (field, given) in [("maskedPaths", given(linux.masked_paths())), ("readonlyPaths", given(linux.readonly_paths()))] {
+    for (field, given) in
+        [("maskedPaths", given(linux.masked_paths())), ("readonlyPaths", given(linux.readonly_paths()))]
+    {
         if given && !has(spec, Ns::Mount) {
-            return Err(invalid(format!("linux.{field}"), "unable to restrict sys entries without a private MNT namespace"));
+            return Err(invalid(
+                format!("linux.{field}"),
+                "unable to restrict sys entries without a private MNT namespace",
+            ));
         }
     }
     Ok(())
@@ -274,7 +285,10 @@ fn sysctl(spec: &Spec) -> Result<()> {
         match kind(spec, needs) {
             None => return Err(invalid(field, format!("sysctl {key:?} is not allowed in the host {needs} namespace"))),
             Some(Some(path)) if is_own(needs, path) => {
-                return Err(invalid(field, format!("sysctl {key:?} is not allowed: {path:?} is the host's {needs} namespace")));
+                return Err(invalid(
+                    field,
+                    format!("sysctl {key:?} is not allowed: {path:?} is the host's {needs} namespace"),
+                ));
             }
             Some(_) => {}
         }
@@ -314,7 +328,10 @@ fn labels(spec: &Spec) -> Result<()> {
     let mount = spec.linux().as_ref().and_then(|l| l.mount_label().as_ref());
     for (field, given) in [("process.selinuxLabel", set(process)), ("linux.mountLabel", set(mount))] {
         if given && !Path::new("/sys/fs/selinux/enforce").exists() {
-            return Err(invalid(field, "selinux label is specified in config, but selinux is disabled or not supported"));
+            return Err(invalid(
+                field,
+                "selinux label is specified in config, but selinux is disabled or not supported",
+            ));
         }
     }
     Ok(())

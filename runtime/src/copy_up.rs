@@ -51,7 +51,8 @@ fn entry(from: BorrowedFd, to: BorrowedFd, name: &CStr, deeper: u32) -> Result<(
         file::S_IFLNK => {
             let mut buf = [0u8; file::PATH_MAX];
             let length = file::readlinkat(from, name, buf.get_mut(..file::PATH_MAX - 1).unwrap_or_default())?.len();
-            let target = CStr::from_bytes_with_nul(buf.get(..=length).unwrap_or_default()).map_err(|_| Errno::EINVAL)?;
+            let target =
+                CStr::from_bytes_with_nul(buf.get(..=length).unwrap_or_default()).map_err(|_| Errno::EINVAL)?;
             file::symlinkat(target, to, name)?;
             file::lchownat(to, name, st.uid, st.gid)
         }

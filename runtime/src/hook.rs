@@ -32,7 +32,9 @@ const NOT_EXECUTED: u8 = 127;
 pub fn run(hook: &HookStep, pid: i32, output: Option<BorrowedFd>, cwd: &CStr) -> Result<(), Failure> {
     let stdin = file::memfd(c"state")?;
     let mut digits = [0u8; 12];
-    for part in [&hook.state.0[..], if hook.state.1.is_empty() { b"" } else { decimal(pid, &mut digits) }, &hook.state.1[..]] {
+    for part in
+        [&hook.state.0[..], if hook.state.1.is_empty() { b"" } else { decimal(pid, &mut digits) }, &hook.state.1[..]]
+    {
         write_all(stdin.as_fd(), part)?;
     }
     file::seek(stdin.as_fd(), 0)?;

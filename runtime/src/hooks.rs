@@ -36,7 +36,13 @@ pub(crate) fn timeout_ms(hook: &Hook) -> i32 {
 
 /// The state that a hook reads on stdin (runtime.md, "State"), around the digits of the pid, which only the running
 /// process knows. `pid`: where it is known, the first part holds all.
-pub(crate) fn state_around_pid(spec: &Spec, id: &str, bundle: &Path, status: &str, pid: Option<i32>) -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn state_around_pid(
+    spec: &Spec,
+    id: &str,
+    bundle: &Path,
+    status: &str,
+    pid: Option<i32>,
+) -> (Vec<u8>, Vec<u8>) {
     const MARK: i64 = -0x6f72_6c6f_7000;
     let annotations: BTreeMap<&String, &String> = spec.annotations().iter().flatten().collect();
     let mut state = serde_json::json!({
@@ -84,7 +90,8 @@ pub fn run_all(spec: &Spec, name: &str, id: &str, bundle: &Path, status: &str, p
 pub fn list<'a>(spec: &'a Spec, name: &str) -> &'a [Hook] {
     let Some(hooks) = spec.hooks() else { return &[] };
     let list = match name {
-        "prestart" => {
+        "prestart" =>
+        {
             #[allow(deprecated, reason = "still part of the specification, and nvidia's hook")]
             hooks.prestart()
         }
@@ -120,7 +127,8 @@ pub(crate) fn failed(step: &HookStep, failure: hook::Failure, output: &str, fiel
         hook::Failure::Timeout => format!("killed after its timeout of {} ms", step.timeout_ms),
     };
     // runc's words, which scripts look for.
-    let (kind, number) = field.trim_start_matches("hooks.").trim_end_matches(']').split_once('[').unwrap_or((field, "0"));
+    let (kind, number) =
+        field.trim_start_matches("hooks.").trim_end_matches(']').split_once('[').unwrap_or((field, "0"));
     let said = if output.is_empty() { String::new() } else { format!("; it said: {output}") };
     Error::new(Kind::Hook, format!("error running {kind} hook #{number}: {:?}: {how}{said}", step.path))
 }

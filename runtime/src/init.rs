@@ -357,13 +357,16 @@ fn become_user(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<(), Errno> 
 /// Standard streams that are the host's null device would be a way to a mount outside: they become the container's.
 fn reopen_null() -> Result<(), Errno> {
     let mut own: Option<OwnedFd> = None;
-    for (number, fd) in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()].iter().enumerate() {
+    for (number, fd) in
+        [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()].iter().enumerate()
+    {
         if !file::fstat(*fd).is_ok_and(|st| st.is_char(1, 3)) {
             continue;
         }
         if own.is_none() {
             let root = file::open(c"/", file::O_PATH | file::O_DIRECTORY, 0)?;
-            match file::openat2(root.as_fd(), c"dev/null", file::O_RDWR | file::O_NOCTTY, 0, file::IN_ROOT_NO_SYMLINKS) {
+            match file::openat2(root.as_fd(), c"dev/null", file::O_RDWR | file::O_NOCTTY, 0, file::IN_ROOT_NO_SYMLINKS)
+            {
                 Ok(null) if file::fstat(null.as_fd())?.is_char(1, 3) => own = Some(null),
                 // No null device in this rootfs, or not a true one (CVE-2025-31133): the host's stays.
                 _ => return Ok(()),

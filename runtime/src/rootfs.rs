@@ -369,7 +369,9 @@ fn private_parent(path: &CStr) -> Result<(), Errno> {
         let here = if end == 0 {
             c"/"
         } else {
-            buf.get_mut(..end).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(path.to_bytes().get(..end).unwrap_or_default());
+            buf.get_mut(..end)
+                .ok_or(Errno::ENAMETOOLONG)?
+                .copy_from_slice(path.to_bytes().get(..end).unwrap_or_default());
             *buf.get_mut(end).ok_or(Errno::ENAMETOOLONG)? = 0;
             CStr::from_bytes_until_nul(&buf).map_err(|_| Errno::EINVAL)?
         };

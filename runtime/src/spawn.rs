@@ -87,7 +87,12 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
     Ok(init)
 }
 
-fn clone_child(plan: &Plan, child: &Child, dir: Option<BorrowedFd>, ours: &OwnedFd) -> std::result::Result<sys::Child, Errno> {
+fn clone_child(
+    plan: &Plan,
+    child: &Child,
+    dir: Option<BorrowedFd>,
+    ours: &OwnedFd,
+) -> std::result::Result<sys::Child, Errno> {
     // With our end open in the child, it would never see that we are gone.
     let born = || file::close_copy(ours.as_fd());
     if plan.hop {
@@ -131,7 +136,8 @@ impl Joined {
         if plan.hop {
             return Ok(joined);
         }
-        let own = |name: &CStr| file::openat(request.proc, name, file::O_RDONLY, 0).on("open", format!("/proc/{name:?}"));
+        let own =
+            |name: &CStr| file::openat(request.proc, name, file::O_RDONLY, 0).on("open", format!("/proc/{name:?}"));
         for (open, kind) in &plan.before_clone {
             let (fd, field) = match request.target {
                 Some(target) => (target, ""),
@@ -142,7 +148,9 @@ impl Joined {
         }
         if plan.time_offsets.is_some() {
             joined.back.push((own(c"self/ns/time")?, sys::CLONE_NEWTIME));
-            time_offsets(plan, request.proc).on("set", "the offsets of the time namespace").map_err(|e| e.at("linux.timeOffsets"))?;
+            time_offsets(plan, request.proc)
+                .on("set", "the offsets of the time namespace")
+                .map_err(|e| e.at("linux.timeOffsets"))?;
         }
         Ok(joined)
     }
@@ -219,7 +227,13 @@ fn clone_error(plan: &Plan, errno: Errno) -> Error {
 }
 
 /// Answers until the child is ready.
-fn serve(init: &mut Init, plan: &Plan, proc: BorrowedFd, answers: &mut dyn Answers, said: &dyn Fn() -> String) -> Result<()> {
+fn serve(
+    init: &mut Init,
+    plan: &Plan,
+    proc: BorrowedFd,
+    answers: &mut dyn Answers,
+    said: &dyn Fn() -> String,
+) -> Result<()> {
     loop {
         let Some((frame, fd)) = init.next()? else { return Err(init.died()) };
         match (frame.tag, fd) {
@@ -229,7 +243,8 @@ fn serve(init: &mut Init, plan: &Plan, proc: BorrowedFd, answers: &mut dyn Answe
                 (init.pid, init.pidfd) = (frame.number, pidfd);
             }
             (Tag::Child, None) => {
-                let e = Errno::from_raw(frame.number).on("join the user namespace and clone3 with", "the namespaces of the container");
+                let e = Errno::from_raw(frame.number)
+                    .on("join the user namespace and clone3 with", "the namespaces of the container");
                 return Err(e.at("linux.namespaces"));
             }
             (Tag::Maps, None) => maps(init, plan, proc)?,
@@ -255,10 +270,13 @@ fn maps(init: &Init, plan: &Plan, proc: BorrowedFd) -> Result<()> {
     let write = |name: &str, text: &str, field: &str| -> Result<()> {
         let path = crate::plan::c_string(format!("{}/{name}", init.pid), field)?;
         let object = format!("\"/proc/{}/{name}\"", init.pid);
-        let file = file::openat(proc, &path, file::O_WRONLY, 0).on("open", &object).map_err(|e| e.at(field.to_string()))?;
+        let file =
+            file::openat(proc, &path, file::O_WRONLY, 0).on("open", &object).map_err(|e| e.at(field.to_string()))?;
         file::write(file.as_fd(), text.as_bytes())
             .on(format!("write {:?} to", text.trim_end()), &object)
-            .map_err(|e| e.at(field.to_string()).hint("ids of the host must be yours to give, and at most 340 lines are taken"))
+            .map_err(|e| {
+                e.at(field.to_string()).hint("ids of the host must be yours to give, and at most 340 lines are taken")
+            })
             .map(drop)
     };
     if maps.deny_setgroups {
@@ -287,7 +305,9 @@ impl Init {
     /// Why it is gone.
     fn died(&self) -> Error {
         let how = match sys::wait(self.pidfd.as_fd(), true) {
-            Ok(Some(Exit::Signal(sys::SIGKILL))) => "was killed by SIGKILL during set-up (possibly OOM-killed)".to_string(),
+            Ok(Some(Exit::Signal(sys::SIGKILL))) => {
+                "was killed by SIGKILL during set-up (possibly OOM-killed)".to_string()
+            }
             Ok(Some(Exit::Signal(signal))) => format!("was killed by signal {signal} during set-up"),
             Ok(Some(Exit::Status(status))) => format!("exited with status {status} during set-up"),
             Ok(None) | Err(_) => "is gone".to_string(),

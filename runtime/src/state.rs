@@ -213,7 +213,8 @@ impl Reserved {
     /// Takes the id. The directory is locked until the value goes, so that `start` and `delete` wait for `create`.
     pub fn new(root: &Path, id: &str) -> Result<Reserved> {
         let dir = root.join(id);
-        let make = |mode: u32, recursive: bool, path: &Path| DirBuilder::new().mode(mode).recursive(recursive).create(path);
+        let make =
+            |mode: u32, recursive: bool, path: &Path| DirBuilder::new().mode(mode).recursive(recursive).create(path);
         let mut made = make(0o711, false, &dir);
         if made.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound) {
             make(0o700, true, root).on("mkdir", root.display()).map_err(|e| e.at("--root"))?;
@@ -258,7 +259,8 @@ impl Reserved {
         let failure = c_string(FAILURE, "")?;
         let object = |name: &str| self.dir.join(name).display().to_string();
         file::mknodat(self.lock.as_fd(), &fifo, file::S_IFIFO | 0o600, 0).on("mkfifo", object(FIFO))?;
-        let gate = file::openat(self.lock.as_fd(), &fifo, file::O_RDWR | file::O_NOFOLLOW, 0).on("open", object(FIFO))?;
+        let gate =
+            file::openat(self.lock.as_fd(), &fifo, file::O_RDWR | file::O_NOFOLLOW, 0).on("open", object(FIFO))?;
         let flags = file::O_WRONLY | file::O_CREAT | file::O_EXCL;
         let record = file::openat(self.lock.as_fd(), &failure, flags, 0o600).on("open", object(FAILURE))?;
         Ok((gate, record))

@@ -39,8 +39,7 @@ pub enum Tag {
     Go,
 }
 
-const TAGS: [Tag; 8] =
-    [Tag::Child, Tag::Maps, Tag::Hooks, Tag::Console, Tag::Notify, Tag::Ready, Tag::Failed, Tag::Go];
+const TAGS: [Tag; 8] = [Tag::Child, Tag::Maps, Tag::Hooks, Tag::Console, Tag::Notify, Tag::Ready, Tag::Failed, Tag::Go];
 
 /// Which part of a step failed; the step itself names its main call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -106,9 +106,19 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
 }
 
 impl Made {
+    /// The state directory.
+    pub(super) fn dir(&self) -> &Path {
+        &self.reserved.dir
+    }
+
     /// Tells the caller who the container is; from then on it stays.
     pub(super) fn finish(mut self, options: &CreateOptions) -> Result<(Container, Init, Option<OwnedFd>)> {
-        super::tell(self.saved.init_process_pid, self.init.pidfd.as_fd(), options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
+        super::tell(
+            self.saved.init_process_pid,
+            self.init.pidfd.as_fd(),
+            options.pid_file.as_deref(),
+            options.pidfd_socket.as_deref(),
+        )?;
         self.init.disarm();
         self.cgroup.armed = false;
         Ok((self.reserved.into_container(self.saved), self.init, self.master))
@@ -153,7 +163,8 @@ impl Creating<'_> {
             oci_version: crate::OCI_VERSION.to_string(),
             id: self.options.id.clone(),
             init_process_pid: pid,
-            init_process_start: start.ok_or_else(|| Error::new(Kind::Init, "the container's init has ended during set-up"))?,
+            init_process_start: start
+                .ok_or_else(|| Error::new(Kind::Init, "the container's init has ended during set-up"))?,
             created: log::rfc3339_nanos(SystemTime::now()),
             bundle: self.options.bundle.clone(),
             rootfs: self.rootfs.clone(),
@@ -202,7 +213,9 @@ fn hierarchies(spec: &Spec) -> Result<Vec<cgroup::Hierarchy>> {
 fn outer_proc_mounts(rootfs: &Path) -> Result<Vec<PathBuf>> {
     let failed = |e: procfs::ProcError| invalid("--no-pivot", format!("cannot read /proc/self/mountinfo: {e}"));
     let mounts = procfs::process::Process::myself().and_then(|me| me.mountinfo()).map_err(failed)?;
-    let outer = mounts.into_iter().filter(|m| matches!(m.fs_type.as_str(), "proc" | "sysfs") && !m.mount_point.starts_with(rootfs));
+    let outer = mounts
+        .into_iter()
+        .filter(|m| matches!(m.fs_type.as_str(), "proc" | "sysfs") && !m.mount_point.starts_with(rootfs));
     let mut places: Vec<PathBuf> = outer.map(|m| m.mount_point).collect();
     places.reverse();
     Ok(places)

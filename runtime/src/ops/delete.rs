@@ -4,8 +4,8 @@ use super::Global;
 use crate::error::{Error, Kind, On, Result};
 use crate::hooks;
 use crate::state::{self, Container, Status};
-use orlop_sys::process::{POLLIN, SIGKILL};
 use orlop_sys::process;
+use orlop_sys::process::{POLLIN, SIGKILL};
 use std::os::fd::AsFd;
 
 /// How long a killed init may take to end: milliseconds.
@@ -52,7 +52,9 @@ fn end(container: &Container) -> Result<()> {
     }
     let ended = process::poll([(pidfd.as_fd(), POLLIN)], PATIENCE).on("poll", format!("pidfd of {pid}"))?;
     if ended == [0] {
-        return Err(Error::new(Kind::State, "container init still running").hint("it may hang in an uninterruptible call"));
+        return Err(
+            Error::new(Kind::State, "container init still running").hint("it may hang in an uninterruptible call")
+        );
     }
     Ok(())
 }

@@ -5,9 +5,9 @@ use crate::config::{self, Config};
 use crate::console::{self, Process as Foreground};
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::plan::{self, Input};
+use crate::seccomp_agent;
 use crate::spawn::{self, Answers, Request};
 use crate::state::{Container, Status};
-use crate::seccomp_agent;
 use log::warn;
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxNamespaceType as Ns, Process, Spec, User};
 use orlop_sys::process as sys;
@@ -36,7 +36,8 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<u8> {
     let signals = if options.detach { None } else { Some(Signals::block().on("signalfd", "")?) };
     let target = container.pidfd()?;
     let cgroup = container.cgroup();
-    let entry = cgroup.enter(&options.cgroup).map_err(|e| if options.cgroup.is_empty() { e } else { e.at("--cgroup") })?;
+    let entry =
+        cgroup.enter(&options.cgroup).map_err(|e| if options.cgroup.is_empty() { e } else { e.at("--cgroup") })?;
     let input = Input {
         id: &options.id,
         rootfs: &container.saved.rootfs,
@@ -161,7 +162,8 @@ fn capabilities(names: &[String], old: Option<&LinuxCapabilities>) -> Result<Lin
     let mut added = Capabilities::new();
     for name in names {
         let value = serde_json::Value::String(name.clone());
-        let capability = serde_json::from_value(value).map_err(|_| invalid("--cap", format!("{name:?} is not a capability")))?;
+        let capability =
+            serde_json::from_value(value).map_err(|_| invalid("--cap", format!("{name:?} is not a capability")))?;
         added.insert(capability);
     }
     let mut caps = old.cloned().unwrap_or_else(none);
@@ -209,7 +211,21 @@ mod tests {
         let user = user_of("1:2", &old).unwrap();
         assert_eq!((user.uid(), user.gid()), (1, 2));
         assert_eq!(user_of("10", &old).unwrap().uid(), 10);
-        for bad in ["", " 1", "1 ", "0x1", "-1", "+1", "root", "1:", ":1", "1:2:3", "4294967295", "4294967296", "99999999999999999999"] {
+        for bad in [
+            "",
+            " 1",
+            "1 ",
+            "0x1",
+            "-1",
+            "+1",
+            "root",
+            "1:",
+            ":1",
+            "1:2:3",
+            "4294967295",
+            "4294967296",
+            "99999999999999999999",
+        ] {
             assert!(user_of(bad, &old).is_err(), "{bad:?}");
         }
     }

@@ -104,7 +104,16 @@ mod tests {
 
     #[test]
     fn signals_by_name_and_number() {
-        for (text, n) in [("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("9", 9), ("0", 0), ("RTMIN+3", 37), ("SIGRTMAX", 64), ("RTMAX-1", 63)] {
+        for (text, n) in [
+            ("KILL", 9),
+            ("SIGKILL", 9),
+            ("sigterm", 15),
+            ("9", 9),
+            ("0", 0),
+            ("RTMIN+3", 37),
+            ("SIGRTMAX", 64),
+            ("RTMAX-1", 63),
+        ] {
             assert_eq!(number(text).unwrap(), n, "{text}");
         }
         for bad in ["", "SIG", "65", "-1", "NOPE", "RTMIN-1", "RTMIN+31", "RTMAX+1"] {

@@ -6,7 +6,8 @@ use crate::console::{self, Process};
 use crate::error::{On, Result};
 use crate::notify;
 use crate::state::Container;
-use orlop_sys::signal::{self, Signals};
+use orlop_sys::process;
+use orlop_sys::signal::Signals;
 use std::os::fd::AsFd;
 
 /// Runs the container. The result is the exit status: 0 when detached, else the process's, 128 + n for signal n.
@@ -16,13 +17,13 @@ pub fn run(global: &Global, options: &RunOptions) -> Result<u8> {
     let signals = if foreground { Some(Signals::block().on("signalfd", "")?) } else { None };
     let subreaper = foreground && !options.no_subreaper;
     if subreaper {
-        signal::become_subreaper().on("prctl PR_SET_CHILD_SUBREAPER", "")?;
+        process::set_subreaper().on("prctl PR_SET_CHILD_SUBREAPER", "")?;
     }
     let made = make(global, &options.create, false, options.detach)?;
     let relay = match notify::requested() {
         Some(host) => {
             let main = if foreground { std::process::id() } else { made.init.pid as u32 };
-            Some(notify::Relay::listen(&made.dir(), &host, main)?)
+            Some(notify::Relay::listen(made.dir(), &host, main)?)
         }
         None => None,
     };

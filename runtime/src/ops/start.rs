@@ -68,8 +68,10 @@ fn failure(container: &Container) -> Result<()> {
 pub(super) fn poststart(container: &Container) -> Result<()> {
     let config = container.config()?;
     let saved = &container.saved;
-    hooks::run(&config.spec, "poststart", &saved.id, &saved.bundle, "running", saved.init_process_pid).inspect_err(|_| {
-        // The hook's error is what the user must hear.
-        let _ = container.cgroup().signal(process::SIGKILL);
-    })
+    hooks::run(&config.spec, "poststart", &saved.id, &saved.bundle, "running", saved.init_process_pid).inspect_err(
+        |_| {
+            // The hook's error is what the user must hear.
+            let _ = container.cgroup().signal(process::SIGKILL);
+        },
+    )
 }

@@ -31,9 +31,14 @@ impl Plan {
             return hooks::failed(h, failure, said, &planned.field);
         }
         match (step, part) {
-            (Step::FindProgram | Step::Exec, _) => return self.program_failure(matches!(step, Step::Exec), part, errno),
+            (Step::FindProgram | Step::Exec, _) => {
+                return self.program_failure(matches!(step, Step::Exec), part, errno);
+            }
             (_, Part::Outside) => {
-                return Error::new(Kind::Invalid, "the working directory is outside of the container's root (CVE-2024-21626)");
+                return Error::new(
+                    Kind::Invalid,
+                    "the working directory is outside of the container's root (CVE-2024-21626)",
+                );
             }
             (_, Part::OnProc) => {
                 let (_, object) = self.call(step);

@@ -383,7 +383,14 @@ pub fn plan(spec: &Spec, input: &Input) -> Result<Plan> {
     p.working_directory(process)?;
     // Hooks of the host see the namespaces and the mounts, and may still add to them.
     p.push("hooks", Step::AskHooks);
-    p.hooks(spec, "createContainer", spec.hooks().as_ref().and_then(|h| h.create_container().as_ref()), input, "creating", &ns)?;
+    p.hooks(
+        spec,
+        "createContainer",
+        spec.hooks().as_ref().and_then(|h| h.create_container().as_ref()),
+        input,
+        "creating",
+        &ns,
+    )?;
     // Masks and read-only paths come after the hooks, and are reached by fd below the root, not by a path in it (CVE-2025-31133).
     p.masks(spec, &ns)?;
     p.enter_root(spec, &ns, input)?;

@@ -1,7 +1,9 @@
 //! What the container sees: rootfs, mounts, devices, masks.
 
 use super::namespaces::Namespaces;
-use super::{BindStep, DeviceStep, Input, MountStep, Open, Plan, Step, Target, c_path, c_string, console_size, unsupported};
+use super::{
+    BindStep, DeviceStep, Input, MountStep, Open, Plan, Step, Target, c_path, c_string, console_size, unsupported,
+};
 use crate::cgroup::Hierarchy;
 use crate::error::{Result, invalid};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType as Ns, Mount, Process, Spec};
@@ -252,12 +254,23 @@ impl Plan {
         if let Some(dir) = input.notify_dir {
             let path = c_path(dir, "NOTIFY_SOCKET")?;
             let tree = self.open("NOTIFY_SOCKET", Open::Tree { path, recursive: false });
-            self.push("NOTIFY_SOCKET", bind_step(tree, "/run/notify", Attr::default(), Attr::default(), vec![sys::MS_PRIVATE])?);
+            self.push(
+                "NOTIFY_SOCKET",
+                bind_step(tree, "/run/notify", Attr::default(), Attr::default(), vec![sys::MS_PRIVATE])?,
+            );
         }
         Ok(())
     }
 
-    fn mount(&mut self, m: &Mount, field: &str, ns: &Namespaces, input: &Input, label: Option<&str>, outer: u64) -> Result<()> {
+    fn mount(
+        &mut self,
+        m: &Mount,
+        field: &str,
+        ns: &Namespaces,
+        input: &Input,
+        label: Option<&str>,
+        outer: u64,
+    ) -> Result<()> {
         if m.uid_mappings().is_some() || m.gid_mappings().is_some() {
             return Err(unsupported(format!("{field}.uidMappings"), "idmapped mounts are not supported yet"));
         }
@@ -271,14 +284,25 @@ impl Plan {
         check_proc(&target, fs, o.bind.is_some(), field)?;
         match (o.bind, fs) {
             (Some(recursive), _) => self.bind(m, field, &target, recursive, o, input, outer),
-            (None, "") => Err(invalid(format!("{field}.type"), "must be set, or the options must contain bind or rbind")),
+            (None, "") => {
+                Err(invalid(format!("{field}.type"), "must be set, or the options must contain bind or rbind"))
+            }
             (None, "cgroup" | "cgroup2") => self.cgroup(field, &target, o, ns, input, outer),
             (None, _) => self.file_system(m, fs, field, &target, o, label),
         }
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one mount")]
-    fn bind(&mut self, m: &Mount, field: &str, target: &str, recursive: bool, o: Options, input: &Input, outer: u64) -> Result<()> {
+    fn bind(
+        &mut self,
+        m: &Mount,
+        field: &str,
+        target: &str,
+        recursive: bool,
+        o: Options,
+        input: &Input,
+        outer: u64,
+    ) -> Result<()> {
         let source = m.source().as_deref().filter(|s| !s.as_os_str().is_empty());
         let source = source.ok_or_else(|| invalid(format!("{field}.source"), "must be set for a bind mount"))?;
         for data in &o.data {
@@ -294,7 +318,15 @@ impl Plan {
         Ok(())
     }
 
-    fn file_system(&mut self, m: &Mount, fs: &str, field: &str, target: &str, o: Options, label: Option<&str>) -> Result<()> {
+    fn file_system(
+        &mut self,
+        m: &Mount,
+        fs: &str,
+        field: &str,
+        target: &str,
+        o: Options,
+        label: Option<&str>,
+    ) -> Result<()> {
         if o.copy_up && fs != "tmpfs" {
             return Err(invalid(format!("{field}.options"), "tmpcopyup is for tmpfs only"));
         }
@@ -333,7 +365,15 @@ impl Plan {
 
     /// Type cgroup: on v2 the one hierarchy; on v1 a tmpfs with each hierarchy mounted in it. Without a cgroup
     /// namespace the container sees its own directories, by bind mounts.
-    fn cgroup(&mut self, field: &str, target: &str, o: Options, ns: &Namespaces, input: &Input, outer: u64) -> Result<()> {
+    fn cgroup(
+        &mut self,
+        field: &str,
+        target: &str,
+        o: Options,
+        ns: &Namespaces,
+        input: &Input,
+        outer: u64,
+    ) -> Result<()> {
         let own_namespace = ns.new_one(Ns::Cgroup);
         let flags = o.flags & !sys::MS_RDONLY;
         let read_only = Attr { set: o.attr().set, clear: 0, ..Attr::default() };
@@ -362,7 +402,10 @@ impl Plan {
                 let step = MountStep { fallback: tree, ..plain_mount(fs, fs, &place, o.flags, &mount_data(h))? };
                 self.push(field.to_string(), Step::Mount(Box::new(step)));
             } else if let Some(tree) = tree {
-                self.push(field.to_string(), bind_step(tree, &place, read_only, Attr::default(), propagation(outer, &o.propagation))?);
+                self.push(
+                    field.to_string(),
+                    bind_step(tree, &place, read_only, Attr::default(), propagation(outer, &o.propagation))?,
+                );
             }
             for alias in aliases(h) {
                 let (to, at) = (c_string(h.name.as_str(), field)?, c_string(format!("{target}/{alias}"), field)?);
@@ -499,9 +542,10 @@ fn before_root(spec: &Spec) -> Result<u64> {
     let flags = propagation_of(spec);
     match (named, flags) {
         (None, _) => Ok(sys::MS_SLAVE | sys::MS_REC),
-        (Some(name), None) => {
-            Err(invalid("linux.rootfsPropagation", format!("{name:?} is not one of shared, slave, private, unbindable")))
-        }
+        (Some(name), None) => Err(invalid(
+            "linux.rootfsPropagation",
+            format!("{name:?} is not one of shared, slave, private, unbindable"),
+        )),
         // Nothing can be bound from an unbindable tree: the rootfs becomes so at the end.
         (Some(_), Some(f)) if f & (sys::MS_UNBINDABLE | sys::MS_PRIVATE) != 0 => Ok(sys::MS_PRIVATE | sys::MS_REC),
         (Some(_), Some(f)) => Ok(f | sys::MS_REC),
@@ -577,7 +621,10 @@ fn proc_allowed(target: &str) -> bool {
 /// procfs itself, or a bind of one, and below it only the listed files change.
 fn check_proc(target: &str, fs: &str, bind: bool, field: &str) -> Result<()> {
     if target == "/proc" && fs != "proc" && !bind {
-        return Err(invalid(format!("{field}.destination"), "\"/proc\" cannot be mounted because it is not of type proc"));
+        return Err(invalid(
+            format!("{field}.destination"),
+            "\"/proc\" cannot be mounted because it is not of type proc",
+        ));
     }
     if target.starts_with("/proc/") && !proc_allowed(target) {
         let why = format!("{target:?} cannot be mounted because it is inside /proc");
@@ -593,7 +640,9 @@ fn device_of(d: &LinuxDevice, field: &str) -> Result<(u32, u64)> {
         LinuxDeviceType::P => S_IFIFO,
         LinuxDeviceType::A => return Err(invalid(format!("{field}.type"), "\"a\" is for cgroup rules only")),
     };
-    let number = |n: i64, name: &str| u32::try_from(n).map_err(|_| invalid(format!("{field}.{name}"), format!("{n} is not a device number")));
+    let number = |n: i64, name: &str| {
+        u32::try_from(n).map_err(|_| invalid(format!("{field}.{name}"), format!("{n} is not a device number")))
+    };
     let number = match kind {
         S_IFIFO => 0,
         _ => device(number(d.major(), "major")?, number(d.minor(), "minor")?),

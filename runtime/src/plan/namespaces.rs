@@ -27,7 +27,10 @@ impl<'a> Namespaces<'a> {
         let list = spec.linux().as_ref().and_then(|l| l.namespaces().as_deref()).unwrap_or_default();
         for (i, ns) in list.iter().enumerate() {
             if list.iter().take(i).any(|other| other.typ() == ns.typ()) {
-                return Err(invalid(format!("linux.namespaces[{i}]"), format!("the {} namespace is listed twice", ns.typ())));
+                return Err(invalid(
+                    format!("linux.namespaces[{i}]"),
+                    format!("the {} namespace is listed twice", ns.typ()),
+                ));
             }
         }
         Ok(Namespaces { list })

@@ -147,7 +147,10 @@ impl Plan {
         let mut groups: Vec<u32> = user.additional_gids().iter().flatten().copied().collect();
         groups.dedup();
         if input.rootless && !groups.is_empty() {
-            return Err(invalid("process.user.additionalGids", "cannot be set: setgroups(2) is denied to a caller without root"));
+            return Err(invalid(
+                "process.user.additionalGids",
+                "cannot be set: setgroups(2) is denied to a caller without root",
+            ));
         }
         self.push(
             "process.user",
@@ -167,7 +170,9 @@ impl Plan {
         for capability in set.into_iter().flatten() {
             let bit = capability_bit(*capability)?;
             if grantable & bit == 0 {
-                self.warnings.push(format!("process.capabilities.{name}: CAP_{capability} cannot be granted on this host: left out"));
+                self.warnings.push(format!(
+                    "process.capabilities.{name}: CAP_{capability} cannot be granted on this host: left out"
+                ));
             } else {
                 mask |= bit;
             }
@@ -177,7 +182,8 @@ impl Plan {
 
     pub(super) fn program(&mut self, process: &Process, ns: &Namespaces, input: &Input) -> Result<()> {
         let args: Vec<&str> = process.args().iter().flatten().map(String::as_str).collect();
-        let name = *args.first().filter(|a| !a.is_empty()).ok_or_else(|| invalid("process.args", "must not be empty"))?;
+        let name =
+            *args.first().filter(|a| !a.is_empty()).ok_or_else(|| invalid("process.args", "must not be empty"))?;
         let mut env = environment(process);
         if input.listen_fds > 0 {
             env.push(format!("LISTEN_FDS={}", input.listen_fds));
@@ -319,13 +325,25 @@ fn environment(process: &Process) -> Vec<String> {
 fn sysctl_path(key: &str) -> String {
     match key.find(['.', '/']).and_then(|i| key.as_bytes().get(i)) {
         Some(b'/') => key.to_string(),
-        _ => key.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect(),
+        _ => key
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
     }
 }
 
 fn capability_bit(capability: Capability) -> Result<u64> {
     let name = format!("CAP_{capability}");
-    let known = caps::Capability::from_str(&name).map_err(|_| invalid("process.capabilities", format!("{name} is unknown")))?;
+    let known =
+        caps::Capability::from_str(&name).map_err(|_| invalid("process.capabilities", format!("{name} is unknown")))?;
     Ok(known.bitmask())
 }
 
@@ -384,8 +402,9 @@ fn sched_attr(s: &Scheduler) -> Result<SchedAttr> {
     if priority != 0 && !matches!(s.policy(), P::SchedFifo | P::SchedRr) {
         return Err(invalid("process.scheduler.priority", "can be set for SCHED_FIFO and SCHED_RR only"));
     }
-    let deadline = (s.runtime(), s.deadline(), s.period());
-    if !matches!(s.policy(), P::SchedDeadline) && [deadline.0, deadline.1, deadline.2].iter().flatten().any(|v| *v != 0) {
+    let deadline = (*s.runtime(), *s.deadline(), *s.period());
+    let any = [deadline.0, deadline.1, deadline.2].into_iter().any(|v| v.is_some_and(|v| v != 0));
+    if any && !matches!(s.policy(), P::SchedDeadline) {
         return Err(invalid("process.scheduler", "runtime, deadline and period can be set for SCHED_DEADLINE only"));
     }
     Ok(SchedAttr {

@@ -2,7 +2,7 @@
 
 use crate::{Errno, Result};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 /// Room for one `cmsghdr` with one fd, aligned as the kernel wants it.
@@ -41,13 +41,4 @@ pub fn send(socket: BorrowedFd<'_>, payload: &[u8], fd: BorrowedFd<'_>) -> Resul
             Err(errno) => return Err(errno),
         }
     }
-}
-
-/// A close-on-exec pipe: (read end, write end).
-pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    let mut fds = [-1; 2];
-    // SAFETY: `fds` has room for the two fds that pipe2 writes.
-    Errno::result(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    // SAFETY: the kernel has just handed out both fds and nobody else knows them.
-    Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }

@@ -1,5 +1,4 @@
-//! Signals of the runtime itself: all blocked, read from a signalfd, sent on through a pidfd; and the reaping that SIGCHLD
-//! asks for.
+//! Signals of the runtime itself: all blocked, read from a signalfd; and the reaping that SIGCHLD asks for.
 
 use crate::{Errno, Result};
 use std::mem::MaybeUninit;
@@ -72,13 +71,6 @@ impl Drop for Signals {
     }
 }
 
-/// Sends `signal` to the process of a pidfd. ESRCH: it is gone.
-pub fn send(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
-    // SAFETY: a null siginfo means that of kill(2); the last argument must be 0.
-    let answer = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, ptr::null::<u8>(), 0) };
-    Errno::result(answer).map(drop)
-}
-
 /// Whom to reap.
 #[derive(Clone, Copy, Debug)]
 pub enum Child {
@@ -95,11 +87,12 @@ pub fn reap(child: Child) -> Result<Option<(i32, u8)>> {
         Child::Any => (libc::P_ALL, 0),
         Child::Pid(pid) => (libc::P_PID, pid as libc::id_t),
     };
+    let options = libc::WEXITED | libc::WNOHANG | libc::__WALL;
     // SAFETY: all-zero is a valid siginfo_t, and its pid of 0 is how waitid tells that nobody has ended.
     let mut info: libc::siginfo_t = unsafe { MaybeUninit::zeroed().assume_init() };
     loop {
         // SAFETY: `info` has room for the one struct that waitid writes.
-        match Errno::result(unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | libc::WNOHANG) }) {
+        match Errno::result(unsafe { libc::waitid(kind, id, &raw mut info, options) }) {
             Ok(_) => break,
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
@@ -112,12 +105,6 @@ pub fn reap(child: Child) -> Result<Option<(i32, u8)>> {
     }
     let status = if info.si_code == libc::CLD_EXITED { status } else { 128 + status };
     Ok(Some((pid, status as u8)))
-}
-
-/// Makes this process the parent of every orphan below it (PR_SET_CHILD_SUBREAPER).
-pub fn become_subreaper() -> Result<()> {
-    // SAFETY: this prctl takes one plain number.
-    Errno::result(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
 }
 
 /// kill(2) for one member of a cgroup; refuses the ids 0 and below, which mean process groups.

@@ -1,0 +1,245 @@
+//! The operations: one verb, one file, one public function. Their options are plain values; the command line and the shim
+//! both make them.
+
+pub mod create;
+pub mod delete;
+pub mod exec;
+pub mod kill;
+pub mod list;
+pub mod pause;
+pub mod ps;
+pub mod resume;
+pub mod run;
+pub mod spec;
+pub mod start;
+pub mod state;
+
+use crate::console;
+use crate::diagnose;
+use crate::error::{Error, Kind, On, Result, invalid};
+use crate::plan::{self, Input, Plan};
+use crate::state::Container;
+use crate::sync::Frame;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use orlop_sys::{file, process};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What holds for every verb.
+#[derive(Clone, Debug)]
+pub struct Global {
+    /// The directory that holds one directory of state per container: absolute, and never `/`.
+    pub root: PathBuf,
+    /// Cgroups are made by systemd; `linux.cgroupsPath` is then `slice:prefix:name`.
+    pub systemd_cgroup: bool,
+    /// Whether failures to manage cgroups are accepted, as rootless needs it; `None`: find out.
+    pub rootless: Option<bool>,
+    /// Debug messages are wanted.
+    pub debug: bool,
+}
+
+/// Options of `create`.
+#[derive(Clone, Debug)]
+pub struct CreateOptions {
+    /// The id of the new container.
+    pub id: String,
+    /// The directory of config.json: absolute.
+    pub bundle: PathBuf,
+    /// An AF_UNIX socket that receives the master of the container's terminal.
+    pub console_socket: Option<PathBuf>,
+    /// An AF_UNIX socket that receives a pidfd of the init.
+    pub pidfd_socket: Option<PathBuf>,
+    /// The file that receives the init's pid, decimal, without a newline: absolute.
+    pub pid_file: Option<PathBuf>,
+    /// Use chroot(2) after moving the mount instead of pivot_root(2), for a root file system on a ramdisk.
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring instead of joining a new one.
+    pub no_new_keyring: bool,
+    /// How many fds from 3 on the container's process inherits, after those of `LISTEN_FDS`.
+    pub preserve_fds: u32,
+}
+
+/// Options of `run`.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Those of `create`.
+    pub create: CreateOptions,
+    /// Return when the process has started.
+    pub detach: bool,
+    /// Do not delete the container when its process has ended.
+    pub keep: bool,
+    /// Leave orphans of the container to the host's init.
+    pub no_subreaper: bool,
+}
+
+/// Options of `exec`.
+#[derive(Clone, Debug)]
+pub struct ExecOptions {
+    /// The id of a running container.
+    pub id: String,
+    /// A file with an OCI `process` object; the flags that change the container's own `process` are then without effect.
+    pub process: Option<PathBuf>,
+    /// The command and its arguments; may be empty only with `process`.
+    pub args: Vec<String>,
+    /// The working directory, a path in the container.
+    pub cwd: Option<String>,
+    /// `NAME=value`, added to the environment of the container's own process.
+    pub env: Vec<String>,
+    /// Give the process a terminal.
+    pub tty: bool,
+    /// `uid[:gid]`, decimal.
+    pub user: Option<String>,
+    /// Supplementary groups, added to those of the container's own process.
+    pub additional_gids: Vec<u32>,
+    /// Return when the process has started.
+    pub detach: bool,
+    /// An AF_UNIX socket that receives the master of the terminal.
+    pub console_socket: Option<PathBuf>,
+    /// An AF_UNIX socket that receives a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
+    /// The file that receives the pid, decimal, without a newline: absolute.
+    pub pid_file: Option<PathBuf>,
+    /// The SELinux label of the process.
+    pub process_label: Option<String>,
+    /// The AppArmor profile of the process.
+    pub apparmor: Option<String>,
+    /// Set no_new_privs; without it, as the container's own process has it.
+    pub no_new_privs: bool,
+    /// Capabilities to add, by name.
+    pub cap: Vec<String>,
+    /// How many fds from 3 on the process inherits.
+    pub preserve_fds: u32,
+    /// Sub-cgroups to run in, each `[controller[,controller]:]path`.
+    pub cgroup: Vec<String>,
+    /// Go ahead in a paused container; the process starts when it is resumed.
+    pub ignore_paused: bool,
+}
+
+/// Where state is kept when `--root` is not given: `/run/orlop`, or `$XDG_RUNTIME_DIR/orlop` (the second value is then
+/// true) for a user who cannot write to `/run`: not root, or root of a user namespace under another name than "root".
+pub fn default_root() -> (PathBuf, bool) {
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    match runtime_dir {
+        Some(dir) if uses_runtime_dir() => (Path::new(&dir).join("orlop"), true),
+        _ => (PathBuf::from("/run/orlop"), false),
+    }
+}
+
+fn uses_runtime_dir() -> bool {
+    orlop_sys::process::euid() != 0 || in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root")
+}
+
+/// The initial user namespace alone maps all 2^32 - 1 ids onto themselves (user_namespaces(7)).
+fn in_user_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_ascii_whitespace().ne(["0", "0", "4294967295"]))
+}
+
+/// systemd as the manager of cgroups is for a later version: refused by name, not ignored.
+fn refuse_systemd(global: &Global) -> Result<()> {
+    if global.systemd_cgroup {
+        return Err(invalid("--systemd-cgroup", "is not supported by this version: use the cgroupfs driver"));
+    }
+    Ok(())
+}
+
+/// Whether to go without the rights of the host's root.
+fn rootless(global: &Global) -> bool {
+    global.rootless.unwrap_or_else(|| process::euid() != 0)
+}
+
+/// A namespace of config.json: `None`, not listed; `Some(None)`, new; `Some(Some(path))`, joined.
+fn namespace(spec: &Spec, kind: LinuxNamespaceType) -> Option<Option<&Path>> {
+    let list = spec.linux().as_ref()?.namespaces().as_ref()?;
+    let found = list.iter().find(|n| n.typ() == kind)?;
+    Some(found.path().as_deref().filter(|path| !path.as_os_str().is_empty()))
+}
+
+/// A terminal that nobody serves would hang the process; a socket for a terminal that there is not is a mistake.
+fn check_terminal(terminal: bool, socket: bool, detached: bool) -> Result<()> {
+    match (terminal, socket) {
+        (true, false) if detached => {
+            Err(Error::new(Kind::Invalid, "cannot allocate tty if runc will detach without setting console socket")
+                .hint("add --console-socket"))
+        }
+        (_, true) if !terminal || !detached => {
+            Err(Error::new(Kind::Invalid, "cannot use console socket if runc will not detach or allocate tty"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// LISTEN_FDS of a socket-activating caller (sd_listen_fds(3)).
+fn listen_fds() -> u32 {
+    std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+fn check_preserved(count: u32) -> Result<()> {
+    for fd in 3..3 + count as i32 {
+        if !file::is_open(fd) {
+            return Err(invalid("--preserve-fds", format!("fd {fd} is not open (of {count} to be kept from 3 on)")));
+        }
+    }
+    Ok(())
+}
+
+/// Tells the caller who the process is.
+fn tell(pid: i32, pidfd: BorrowedFd, pid_file: Option<&Path>, pidfd_socket: Option<&Path>) -> Result<()> {
+    if let Some(path) = pid_file {
+        create::write_pid_file(path, pid)?;
+    }
+    match pidfd_socket {
+        Some(socket) => create::send_pidfd(socket, pidfd),
+        None => Ok(()),
+    }
+}
+
+/// The master of a terminal goes to the console socket, or stays with us.
+fn hand_over(master: OwnedFd, socket: Option<&Path>, ours: &mut Option<OwnedFd>) -> Result<()> {
+    match socket {
+        Some(path) => {
+            let number = orlop_sys::terminal::number(master.as_fd()).on("ioctl TIOCGPTN", "the terminal")?;
+            console::send(path, master.as_fd(), &format!("/dev/pts/{number}")).map_err(|e| e.at("--console-socket"))
+        }
+        None => {
+            *ours = Some(master);
+            Ok(())
+        }
+    }
+}
+
+/// The error of a step behind the gate, which the init has counted from the end of its plan.
+fn tail_failure(container: &Container, frame: &Frame) -> Result<Error> {
+    let config = container.config()?;
+    let saved = &container.saved;
+    let input = Input {
+        id: &saved.id,
+        rootfs: &saved.rootfs,
+        bundle: &saved.bundle,
+        grantable: process::capabilities().on("capget", "")?.permitted,
+        cgroup_paths: &saved.cgroup_paths,
+        hierarchies: &[],
+        v1_tasks: 0,
+        into_cgroup: false,
+        preserve_fds: 0,
+        listen_fds: 0,
+        no_pivot: None,
+        no_new_keyring: true,
+        notify_dir: None,
+        rootless: false,
+    };
+    let plan = plan::plan_tail(&config.spec, config.process()?, &input)?;
+    let step = (plan.steps.len() as u16).saturating_sub(1).saturating_sub(frame.step);
+    Ok(explain_exec(plan.failure(&Frame { step, ..*frame }, ""), &plan, &saved.rootfs))
+}
+
+/// Why a program that is there cannot be executed, when the file itself tells.
+fn explain_exec(e: Error, plan: &Plan, rootfs: &Path) -> Error {
+    if e.kind() != Kind::Exec {
+        return e;
+    }
+    match plan.programs.iter().find_map(|program| diagnose::program(rootfs, program)) {
+        Some(hint) => e.hint(hint),
+        None => e,
+    }
+}
