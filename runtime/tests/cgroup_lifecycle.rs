@@ -32,7 +32,7 @@ fn created(scratch: &Scratch, json: &str) -> Box<dyn Cgroup> {
 fn limits_reach_the_kernel_and_change() {
     let scratch = Scratch::new();
     let json = r#"{"memory":{"limit":67108864,"swap":134217728,"reservation":33554432},
-        "cpu":{"shares":1024,"quota":50000,"period":100000,"cpus":"0","mems":"0"},"pids":{"limit":42}}"#;
+        "cpu":{"shares":1024,"quota":50000,"period":100000},"pids":{"limit":42}}"#;
     let cgroup = created(&scratch, json);
     let check = |rows: &[(&str, &str, &str, &str, &str)]| {
         for (controller, v1, in_v1, v2_file, in_v2) in rows {
@@ -53,7 +53,6 @@ fn limits_reach_the_kernel_and_change() {
         ("memory", "memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"),
         ("cpu", "cpu.shares", "1024", "cpu.weight", "100"),
         ("cpu", "cpu.cfs_quota_us", "50000", "cpu.max", "50000 100000"),
-        ("cpuset", "cpuset.cpus", "0", "cpuset.cpus", "0"),
         ("pids", "pids.max", "42", "pids.max", "42"),
     ]);
     // Raising both limits, lowering both, and no limit: the kernel takes each in another order only.
@@ -81,6 +80,30 @@ fn limits_reach_the_kernel_and_change() {
     cgroup.remove().unwrap();
     assert!(cgroup.paths().values().all(|dir| !dir.exists()));
     cgroup.remove().unwrap();
+}
+
+/// Without a cpuset controller (a kernel without SMP) the same request is an error that says so.
+#[test]
+fn a_cpuset_below_parents_without_one_works() {
+    let scratch = Scratch::new();
+    let has = cgroup::hierarchies().unwrap().iter().any(|h| h.controllers.iter().any(|c| c == "cpuset"));
+    // Two new parents: on v1 they have no CPUs and no memory nodes until somebody gives them some.
+    let mut cgroup = cgroup::plan(Some(&scratch.path.join("a/b")), "unused").unwrap();
+    let result = cgroup.create(Some(&resources(r#"{"cpu":{"cpus":"0"}}"#)));
+    if has {
+        result.unwrap();
+        assert_eq!(value(cgroup.paths(), "cpuset", "cpuset.cpus"), "0");
+        if !v2() {
+            assert_ne!(value(cgroup.paths(), "cpuset", "cpuset.mems"), "");
+        }
+    } else {
+        let e = result.unwrap_err().to_string();
+        assert!(e.starts_with("linux.resources.cpu.cpus: cannot set cpuset limit: "), "{e}");
+    }
+    cgroup.remove().unwrap();
+    for dir in cgroup.paths().values() {
+        let _ = fs::remove_dir(dir.parent().unwrap());
+    }
 }
 
 #[test]
@@ -111,9 +134,10 @@ fn a_period_and_a_quota_change_under_a_limited_parent() {
 fn an_error_names_field_file_value_and_errno_and_leaves_nothing() {
     let scratch = Scratch::new();
     let mut cgroup = cgroup::plan(Some(&scratch.path.join("a/b")), "unused").unwrap();
-    let e = cgroup.create(Some(&resources(r#"{"cpu":{"cpus":"0","mems":"77"}}"#))).unwrap_err().to_string();
-    let path = file(cgroup.paths(), "cpuset", "cpuset.mems");
-    assert!(e.starts_with(&format!("linux.resources.cpu.mems: write \"77\" to {path:?}: E")), "{e}");
+    let e = cgroup.create(Some(&resources(r#"{"cpu":{"quota":10}}"#))).unwrap_err().to_string();
+    let path = file(cgroup.paths(), "cpu", if v2() { "cpu.max" } else { "cpu.cfs_quota_us" });
+    let expected = format!("linux.resources.cpu.quota: write \"10\" to {path:?}: EINVAL (Invalid argument); hint: ");
+    assert!(e.starts_with(&expected), "{e}");
     for dir in cgroup.paths().values() {
         // The parents that were made for it are gone too.
         assert!(!dir.parent().unwrap().parent().unwrap().exists(), "{dir:?}");
