@@ -141,8 +141,8 @@ impl Container {
     }
 
     /// Waits until no other command changes this container; the lock ends with the value.
-    pub fn lock(&self) -> Result<OwnedFd> {
-        lock(&self.dir)
+    pub fn lock(&self) -> Result<Lock> {
+        Lock::of(&self.dir)
     }
 
     /// What the kernel says of it now.
@@ -188,11 +188,23 @@ impl Container {
     }
 }
 
-/// flock(2) on a container's directory.
-pub fn lock(dir: &Path) -> Result<OwnedFd> {
-    let fd = open_dir(dir)?;
-    file::lock(fd.as_fd(), true).on("flock", dir.display())?;
-    Ok(fd)
+/// flock(2) on a container's directory. It is undone by name on drop: the waiting init has a copy of the fd.
+#[derive(Debug)]
+pub struct Lock(OwnedFd);
+
+impl Lock {
+    fn of(dir: &Path) -> Result<Lock> {
+        let fd = open_dir(dir)?;
+        file::lock(fd.as_fd(), true).on("flock", dir.display())?;
+        Ok(Lock(fd))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // It cannot fail on an fd of ours.
+        let _ = file::unlock(self.0.as_fd());
+    }
 }
 
 fn open_dir(dir: &Path) -> Result<OwnedFd> {
@@ -205,7 +217,7 @@ fn open_dir(dir: &Path) -> Result<OwnedFd> {
 pub struct Reserved {
     /// Where it is.
     pub dir: PathBuf,
-    lock: OwnedFd,
+    lock: Lock,
     armed: bool,
 }
 
@@ -226,7 +238,7 @@ impl Reserved {
             }
             other => other.on("mkdir", dir.display())?,
         }
-        let lock = lock(&dir).inspect_err(|_| {
+        let lock = Lock::of(&dir).inspect_err(|_| {
             let _ = std::fs::remove_dir(&dir);
         })?;
         Ok(Reserved { dir, lock, armed: true })
@@ -258,11 +270,11 @@ impl Reserved {
         let fifo = c_string(FIFO, "")?;
         let failure = c_string(FAILURE, "")?;
         let object = |name: &str| self.dir.join(name).display().to_string();
-        file::mknodat(self.lock.as_fd(), &fifo, file::S_IFIFO | 0o600, 0).on("mkfifo", object(FIFO))?;
+        file::mknodat(self.lock.0.as_fd(), &fifo, file::S_IFIFO | 0o600, 0).on("mkfifo", object(FIFO))?;
         let gate =
-            file::openat(self.lock.as_fd(), &fifo, file::O_RDWR | file::O_NOFOLLOW, 0).on("open", object(FIFO))?;
+            file::openat(self.lock.0.as_fd(), &fifo, file::O_RDWR | file::O_NOFOLLOW, 0).on("open", object(FIFO))?;
         let flags = file::O_WRONLY | file::O_CREAT | file::O_EXCL;
-        let record = file::openat(self.lock.as_fd(), &failure, flags, 0o600).on("open", object(FAILURE))?;
+        let record = file::openat(self.lock.0.as_fd(), &failure, flags, 0o600).on("open", object(FAILURE))?;
         Ok((gate, record))
     }
 

@@ -316,6 +316,12 @@ pub fn lock(fd: BorrowedFd, wait: bool) -> Result<()> {
     }
 }
 
+/// flock(2) LOCK_UN: for every process that has a copy of this fd.
+pub fn unlock(fd: BorrowedFd) -> Result<()> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) }).map(drop)
+}
+
 /// The longest path that the walkers below take, with its NUL.
 pub const PATH_MAX: usize = 4096;
 
