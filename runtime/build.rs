@@ -7,7 +7,6 @@ fn git(args: &[&str]) -> Option<String> {
     (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_string())
 }
 
-#[expect(clippy::print_stdout, reason = "how a build script talks to cargo")]
 fn main() {
     println!("cargo::rerun-if-env-changed=ORLOP_COMMIT");
     let given = std::env::var("ORLOP_COMMIT").ok().filter(|commit| !commit.is_empty());

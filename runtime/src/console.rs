@@ -59,17 +59,15 @@ pub struct Process<'a> {
 }
 
 /// Waits for the end of `process` and gives its status as a shell says it, the exit code or 128 + n. Meanwhile every signal
-/// of `signals`, which must have been blocked before the process was made, is sent on to it, and the terminal is served:
-/// `master` is the other end of the process's pty. A `subreaper` reaps every orphan that comes to it. `notify` is the
-/// listener for the container's sd_notify messages.
+/// of `signals`, which must have been blocked before the process was made, is sent on to it, and its terminal is served. A
+/// `subreaper` reaps every orphan that comes to it. `notify` is the listener for the container's sd_notify messages.
 pub fn foreground(
     signals: &Signals,
     process: &Process<'_>,
-    master: Option<OwnedFd>,
+    mut tty: Option<Terminal>,
     subreaper: bool,
     mut notify: Option<Relay>,
 ) -> Result<u8> {
-    let mut tty = master.map(Terminal::new).transpose()?;
     let whom = if subreaper { Child::Any } else { Child::Pid(process.pid) };
     loop {
         let [master, stdin, stdout] = tty.as_ref().map_or([(None, 0); 3], Terminal::watches);
@@ -133,7 +131,7 @@ fn reap(whom: Child, pid: i32) -> Result<Option<u8>> {
 }
 
 /// A pty between this process's stdio and the container's process.
-struct Terminal {
+pub struct Terminal {
     /// `None` when the terminal has been hung up, from either side.
     master: Option<File>,
     stdin: Option<File>,
@@ -145,7 +143,9 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn new(master: OwnedFd) -> Result<Terminal> {
+    /// Takes over the master of a pty, and makes the host's terminal raw until this value is dropped. To be done before the
+    /// process runs: what it writes earlier would have its newlines changed, and would be laid out for another size.
+    pub fn attach(master: OwnedFd) -> Result<Terminal> {
         terminal::keep_newlines(master.as_fd()).on("tcsetattr", "pty")?;
         terminal::set_nonblocking(master.as_fd()).on("fcntl", "pty")?;
         let tty = Terminal {

@@ -146,3 +146,99 @@ fn connect(host: &OsStr) -> Result<UnixDatagram> {
     .on("connect", shown())?;
     Ok(socket)
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a process to wait for")]
+mod tests {
+    use super::*;
+    use orlop_sys::process::pidfd_open;
+    use std::process::{Child, Command};
+
+    struct Scene {
+        state: tempfile::TempDir,
+        manager: UnixDatagram,
+        container: Child,
+    }
+
+    impl Scene {
+        fn new(address: &SocketAddr) -> Scene {
+            let state = tempfile::tempdir().unwrap();
+            prepare(state.path()).unwrap();
+            let manager = UnixDatagram::bind_addr(address).unwrap();
+            manager.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            Scene { state, manager, container: Command::new("sleep").arg("20").spawn().unwrap() }
+        }
+
+        fn say(&self, message: &str) {
+            let socket = UnixDatagram::unbound().unwrap();
+            socket.send_to(message.as_bytes(), self.state.path().join("notify/notify.sock")).unwrap();
+        }
+
+        /// The next message; an fd that comes with it is closed by not being received.
+        fn told(&self) -> String {
+            let mut message = [0; 128];
+            let n = self.manager.recv(&mut message).unwrap();
+            String::from_utf8(message[..n].to_vec()).unwrap()
+        }
+
+        fn pidfd(&self) -> std::os::fd::OwnedFd {
+            pidfd_open(i32::try_from(self.container.id()).unwrap()).unwrap()
+        }
+    }
+
+    impl Drop for Scene {
+        fn drop(&mut self) {
+            let _ = self.container.kill();
+            let _ = self.container.wait();
+        }
+    }
+
+    #[test]
+    fn ready_is_handed_on_with_the_main_pid_and_a_barrier() {
+        let name = format!("@orlop-test-{}-a", std::process::id());
+        let scene = Scene::new(&SocketAddr::from_abstract_name(&name[1..]).unwrap());
+        let mut relay = Relay::listen(scene.state.path(), OsStr::new(&name), 4711).unwrap();
+        scene.say("STATUS=warming up\nMAINPID=1");
+        assert!(!relay.advance().unwrap());
+        scene.say("STATUS=fine\nREADY=1\nFDSTORE=1");
+        assert!(!relay.advance().unwrap());
+        assert_eq!([scene.told(), scene.told()], ["READY=1\n", "MAINPID=4711\n"]);
+        // Not confirmed until the message with the fd has been taken.
+        assert!(!relay.advance().unwrap());
+        assert_eq!(scene.told(), "BARRIER=1");
+        assert!(relay.advance().unwrap());
+    }
+
+    #[test]
+    fn what_was_said_last_counts_when_the_process_has_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        // Longer than sun_path, as the state directories of engines are.
+        let long = directory.path().join("x".repeat(120));
+        std::fs::create_dir(&long).unwrap();
+        let short = ShortPath::of(&long.join("manager")).unwrap();
+        let mut scene = Scene::new(&SocketAddr::from_pathname(&short.path).unwrap());
+        let relay = Relay::listen(scene.state.path(), long.join("manager").as_os_str(), 1).unwrap();
+        scene.say("READY=1");
+        let pidfd = scene.pidfd();
+        scene.container.kill().unwrap();
+        let manager = scene.manager.try_clone().unwrap();
+        let answers = std::thread::scope(|scope| {
+            let reader = scope.spawn(move || [0; 3].map(|_| manager.recv(&mut [0; 128]).unwrap()));
+            relay.relay(pidfd.as_fd()).unwrap();
+            reader.join().unwrap()
+        });
+        assert_eq!(answers, ["READY=1\n".len(), "MAINPID=1\n".len(), "BARRIER=1".len()]);
+    }
+
+    #[test]
+    fn a_process_that_ends_silently_ends_the_relay() {
+        let name = format!("@orlop-test-{}-b", std::process::id());
+        let mut scene = Scene::new(&SocketAddr::from_abstract_name(&name[1..]).unwrap());
+        let relay = Relay::listen(scene.state.path(), OsStr::new(&name), 1).unwrap();
+        let pidfd = scene.pidfd();
+        scene.container.kill().unwrap();
+        relay.relay(pidfd.as_fd()).unwrap();
+        scene.manager.set_nonblocking(true).unwrap();
+        assert!(scene.manager.recv(&mut [0; 128]).is_err());
+    }
+}

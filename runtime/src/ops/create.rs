@@ -31,8 +31,8 @@ pub(super) struct Made {
     pub(super) plan: Plan,
     pub(super) saved: Saved,
     pub(super) init: Init,
-    /// The master of the terminal, when no socket takes it.
-    pub(super) master: Option<OwnedFd>,
+    /// The terminal, when no socket takes it.
+    pub(super) master: Option<console::Terminal>,
     cgroup: CgroupGuard,
     reserved: Reserved,
 }
@@ -112,7 +112,7 @@ impl Made {
     }
 
     /// Tells the caller who the container is; from then on it stays.
-    pub(super) fn finish(mut self, options: &CreateOptions) -> Result<(Container, Init, Option<OwnedFd>)> {
+    pub(super) fn finish(mut self, options: &CreateOptions) -> Result<(Container, Init, Option<console::Terminal>)> {
         super::tell(
             self.saved.init_process_pid,
             self.init.pidfd.as_fd(),
@@ -133,7 +133,7 @@ struct Creating<'a> {
     rootfs: PathBuf,
     cgroup: &'a dyn Cgroup,
     saved: Option<Saved>,
-    master: Option<OwnedFd>,
+    master: Option<console::Terminal>,
 }
 
 impl Answers for Creating<'_> {

@@ -184,7 +184,7 @@ struct Executing<'a> {
     options: &'a ExecOptions,
     spec: &'a Spec,
     bundle: &'a Path,
-    master: Option<OwnedFd>,
+    master: Option<console::Terminal>,
 }
 
 impl Answers for Executing<'_> {

@@ -195,14 +195,15 @@ fn tell(pid: i32, pidfd: BorrowedFd, pid_file: Option<&Path>, pidfd_socket: Opti
 }
 
 /// The master of a terminal goes to the console socket, or stays with us.
-fn hand_over(master: OwnedFd, socket: Option<&Path>, ours: &mut Option<OwnedFd>) -> Result<()> {
+fn hand_over(master: OwnedFd, socket: Option<&Path>, ours: &mut Option<console::Terminal>) -> Result<()> {
     match socket {
         Some(path) => {
             let number = orlop_sys::terminal::number(master.as_fd()).on("ioctl TIOCGPTN", "the terminal")?;
             console::send(path, master.as_fd(), &format!("/dev/pts/{number}")).map_err(|e| e.at("--console-socket"))
         }
         None => {
-            *ours = Some(master);
+            // Now, before the process runs and writes.
+            *ours = Some(console::Terminal::attach(master)?);
             Ok(())
         }
     }
