@@ -1,0 +1,2 @@
+//! Drivers for outside suites.
+fn main() {}
