@@ -51,12 +51,16 @@ macro_rules! ensure {
 /// Fails the check unless both values are equal.
 #[macro_export]
 macro_rules! same {
-    ($got:expr, $want:expr, $($what:tt)+) => {{
-        let (got, want) = (&$got, &$want);
-        if got != want {
-            return Err($crate::check::Failure(format!("{}: got {:?}, want {:?}", format!($($what)+), got, want)));
+    ($got:expr, $want:expr, $($what:tt)+) => {
+        // A match keeps the temporaries of both expressions alive.
+        match (&$got, &$want) {
+            (got, want) => {
+                if got != want {
+                    return Err($crate::check::Failure(format!("{}: got {got:?}, want {want:?}", format!($($what)+))));
+                }
+            }
         }
-    }};
+    };
 }
 
 /// The table of an area's checks, from the functions that implement them.

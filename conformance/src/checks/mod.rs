@@ -3,8 +3,11 @@
 use crate::check::Check;
 
 mod lifecycle;
+mod mounts;
+mod process;
 
 /// Every check of every area.
 pub fn all() -> Vec<Check> {
-    [lifecycle::checks()].into_iter().flatten().collect()
+    let areas = [lifecycle::checks(), process::checks(), mounts::checks(), mounts::safety()];
+    areas.into_iter().flatten().collect()
 }
