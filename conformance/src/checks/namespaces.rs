@@ -134,7 +134,6 @@ fn joined(lab: &mut Lab, kind: &str, link: &str, holder: &mut std::process::Chil
             fs::write(format!("/proc/{pid}/{ids}"), "0 100000 65536\n")?;
         }
         map(lab);
-        lab.remove("/linux/uidMappings").remove("/linux/gidMappings");
     }
     lab.without_namespace(kind);
     lab.set("/linux/namespaces/-", json!({ "type": kind, "path": path }));
