@@ -90,11 +90,22 @@ fn prepare() -> Result<Host, Failure> {
 }
 
 /// Executes this program again in a mount namespace of its own, so that no slip of a runtime reaches the host's mounts.
-/// CGROUPS=v1 hides the v2 side of a hybrid host, which crun refuses.
+/// CGROUPS=v1 shows the v1 hierarchies of a hybrid host alone: crun refuses the whole.
 fn isolate() -> Failure {
     let script = r#"set -e
+if [ "$CGROUPS" = v1 ]; then
+    view=$(mktemp -d)
+    mount -t tmpfs -o mode=755 tmpfs "$view"
+    for hierarchy in /sys/fs/cgroup/*/; do
+        name=$(basename "$hierarchy")
+        [ "$name" != unified ] || continue
+        mkdir "$view/$name"
+        mount --bind "$hierarchy" "$view/$name"
+    done
+    mount --move "$view" /sys/fs/cgroup
+    rmdir "$view"
+fi
 mount --make-rshared /
-if [ "$CGROUPS" = v1 ]; then umount /sys/fs/cgroup/unified; fi
 exec "$@""#;
     let error = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
