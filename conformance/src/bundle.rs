@@ -43,7 +43,7 @@ pub fn copy_busybox(to: &Path) -> Outcome {
     Ok(())
 }
 
-/// The configuration that `runc spec` writes.
+/// The configuration that `runc spec` writes since 1.2: without ambient capabilities.
 pub fn base() -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     json!({
@@ -56,7 +56,7 @@ pub fn base() -> Value {
             "cwd": "/",
             "capabilities": {
                 "bounding": capabilities, "effective": capabilities,
-                "permitted": capabilities, "ambient": capabilities
+                "permitted": capabilities
             },
             "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024 }],
             "noNewPrivileges": true

@@ -167,7 +167,8 @@ fn perform(directory: &Path, command: &str, limit: Duration) -> Result<Run, Fail
     let log = tempfile::NamedTempFile::new()?;
     let before = cgroups();
     let isolated = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"];
-    let shared = format!("mount --make-rshared / && exec script -qefc '{command}' /dev/null");
+    // The shell stays: it is process 1, and reaps what the suites leave to it.
+    let shared = format!("mount --make-rshared / || exit 1; script -qefc '{command}' /dev/null; exit $?");
     let mut child = Command::new("unshare")
         .args(isolated)
         .args(["sh", "-c", &shared])

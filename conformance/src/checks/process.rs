@@ -39,7 +39,6 @@ pub(super) fn checks() -> Vec<Check> {
         umask_defaults_to_022 "runc: run",
         capabilities_of_root "config.md#linux-process",
         capabilities_are_five_separate_sets "config.md#linux-process",
-        capabilities_absent_are_none "config.md#linux-process",
         capabilities_empty_are_none "config.md#linux-process",
         capabilities_of_another_user_need_ambient "config.md#linux-process",
         capabilities_without_ambient_are_lost_by_another_user "config.md#linux-process",
@@ -350,11 +349,6 @@ fn capabilities_are_five_separate_sets(lab: &mut Lab) -> Outcome {
 }
 
 const NONE: [(&str, u64); 5] = [("CapInh:", 0), ("CapPrm:", 0), ("CapEff:", 0), ("CapBnd:", 0), ("CapAmb:", 0)];
-
-fn capabilities_absent_are_none(lab: &mut Lab) -> Outcome {
-    lab.remove("/process/capabilities");
-    has_capabilities(lab, NONE)
-}
 
 fn capabilities_empty_are_none(lab: &mut Lab) -> Outcome {
     lab.set("/process/capabilities", json!({}));
