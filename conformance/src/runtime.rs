@@ -188,7 +188,8 @@ impl Call<'_> {
         let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
         let (stdout, stderr) = (read(&stdout_path), read(&stderr_path));
         ensure!(in_time, "{argv:?} did not end within {:?}\n  stdout: {stdout}\n  stderr: {stderr}", self.limit);
-        let code = status.code().unwrap_or_else(|| -std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0));
+        let code =
+            status.code().unwrap_or_else(|| -std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0));
         Ok(Out { code, stdout, stderr, stdout_path })
     }
 }

@@ -30,7 +30,9 @@ fn main() -> ExitCode {
                 if !arguments.list {
                     println!("skipped: {variable} is unset");
                 }
-                trials.push(Trial::test(format!("outside::{}", variable.to_lowercase()), || Ok(())).with_ignored_flag(true));
+                trials.push(
+                    Trial::test(format!("outside::{}", variable.to_lowercase()), || Ok(())).with_ignored_flag(true),
+                );
             }
         }
     }
@@ -93,7 +95,8 @@ fn verdict(run: &Run) -> Result<(), String> {
     if run.code == Some(0) && failed.is_empty() && !silent_error {
         return Ok(());
     }
-    let end: String = run.output.lines().rev().take(15).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
+    let end: String =
+        run.output.lines().rev().take(15).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
     Err(format!("exit {:?}, {points} points ok, not ok: {failed:#?}\n{end}", run.code))
 }
 
@@ -129,7 +132,8 @@ fn judge_bats(file: &str, run: &Run) -> Result<(), Failed> {
         };
         results += 1;
         let name = rest.split_once(' ').map_or("", |(_, name)| name);
-        let name = format!("{}: {}", file.trim_end_matches(".bats"), name.split(" # ").next().unwrap_or(name).trim_end());
+        let name =
+            format!("{}: {}", file.trim_end_matches(".bats"), name.split(" # ").next().unwrap_or(name).trim_end());
         let skipped = rest.contains(" # skip");
         match expectation("bats", &name) {
             Some((_, why)) if failed => eprintln!("expected failure: {name}: {why}"),

@@ -10,9 +10,9 @@ use std::time::SystemTime;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use orlop_conformance::check::{Check, Failure};
+use orlop_conformance::checks;
 use orlop_conformance::expected::EXPECTED;
 use orlop_conformance::runtime::Host;
-use orlop_conformance::checks;
 
 /// Set in the environment of the copy that runs in its own mount namespace.
 const ISOLATED: &str = "ORLOP_CONFORMANCE_ISOLATED";
@@ -63,7 +63,12 @@ fn judge(check: &Check, host: &Arc<Host>) -> Result<Completion, Failed> {
         (Ok(()), Some(_)) => Err(format!("passes, but expected.rs lists it for {expect}").into()),
         (Err(Failure(seen)), Some(one)) => {
             EXPECTED_FAILURES.fetch_add(1, Ordering::Relaxed);
-            eprintln!("expected failure: {}: {} (seen: {})", check.name, one.why, seen.lines().next().unwrap_or_default());
+            eprintln!(
+                "expected failure: {}: {} (seen: {})",
+                check.name,
+                one.why,
+                seen.lines().next().unwrap_or_default()
+            );
             Ok(Completion::Completed)
         }
     }

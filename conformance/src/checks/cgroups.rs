@@ -180,7 +180,8 @@ fn path_absolute(lab: &mut Lab) -> Outcome {
     let top = std::path::Path::new("/sys/fs/cgroup");
     ensure!(!top.join(pids_controller()).join(path.trim_start_matches('/')).exists(), "the cgroup is left");
     for cgroup in lab.cgroups() {
-        fs::remove_dir(cgroup.join("deep")).or_else(|error| if cgroup.join("deep").exists() { Err(error) } else { Ok(()) })?;
+        fs::remove_dir(cgroup.join("deep"))
+            .or_else(|error| if cgroup.join("deep").exists() { Err(error) } else { Ok(()) })?;
         fs::remove_dir(cgroup)?;
     }
     Ok(())
@@ -264,7 +265,11 @@ fn opened(lab: &mut Lab, rules: Value) -> Result<[String; 2], Failure> {
 }
 
 fn devices_denied_by_default(lab: &mut Lab) -> Outcome {
-    same!(opened(lab, json!([{ "allow": false, "access": "rwm" }]))?, ["denied", "denied"], "open for reading, writing");
+    same!(
+        opened(lab, json!([{ "allow": false, "access": "rwm" }]))?,
+        ["denied", "denied"],
+        "open for reading, writing"
+    );
     Ok(())
 }
 
@@ -283,7 +288,8 @@ fn devices_access_read_only(lab: &mut Lab) -> Outcome {
 }
 
 fn devices_wildcard_minor(lab: &mut Lab) -> Outcome {
-    let rules = json!([{ "allow": false, "access": "rwm" }, { "allow": true, "type": "c", "major": 241, "access": "w" }]);
+    let rules =
+        json!([{ "allow": false, "access": "rwm" }, { "allow": true, "type": "c", "major": 241, "access": "w" }]);
     same!(opened(lab, rules)?, ["denied", "allowed"], "open for reading, writing");
     Ok(())
 }

@@ -111,7 +111,25 @@ pub(super) fn checks() -> Vec<Check> {
         exec_is_in_the_containers_cgroup "runc: exec",
         exec_keeps_arguments_that_look_like_flags "runc: exec",
     );
-    for verb in ["create", "start", "run", "exec", "kill", "delete", "state", "list", "ps", "pause", "resume", "spec", "update", "events", "features", "checkpoint", "restore"] {
+    for verb in [
+        "create",
+        "start",
+        "run",
+        "exec",
+        "kill",
+        "delete",
+        "state",
+        "list",
+        "ps",
+        "pause",
+        "resume",
+        "spec",
+        "update",
+        "events",
+        "features",
+        "checkpoint",
+        "restore",
+    ] {
         checks.push(Check::new(format!("cli::help_of_{verb}"), "runc: --help", move |lab: &mut Lab| {
             for flag in ["--help", "-h"] {
                 let out = lab.call(&[verb, flag]).go()?.ok("help")?;
@@ -202,7 +220,11 @@ fn root_is_made_if_missing(lab: &mut Lab) -> Outcome {
 fn root_separates_containers(lab: &mut Lab) -> Outcome {
     lab.args(&["sleep", "100"]).create()?;
     let other = lab.directory("other")?.to_string_lossy().into_owned();
-    lab.verb("state", &[]).global(&["--root", &other]).go()?.fails_with("does not exist", "state in another root").map(|_| ())
+    lab.verb("state", &[])
+        .global(&["--root", &other])
+        .go()?
+        .fails_with("does not exist", "state in another root")
+        .map(|_| ())
 }
 
 fn log_format_unknown_is_refused(lab: &mut Lab) -> Outcome {
@@ -505,7 +527,8 @@ fn run_forwards_signals(lab: &mut Lab) -> Outcome {
     let ready = lab.rootfs().join("ready");
     lab.set("/root/readonly", false);
     lab.sh("trap 'exit 33' TERM; touch /ready; while true; do usleep 10000; done").write()?;
-    let script = format!("\"$@\" & pid=$!; while ! [ -e {} ]; do sleep 0.01; done; kill -TERM $pid; wait $pid", ready.display());
+    let script =
+        format!("\"$@\" & pid=$!; while ! [ -e {} ]; do sleep 0.01; done; kill -TERM $pid; wait $pid", ready.display());
     lab.verb("run", &[]).under(&["sh", "-c", &script, "sh"]).go()?.exits(33, "run that gets TERM").map(|_| ())
 }
 
@@ -687,7 +710,8 @@ fn foreground_terminal(lab: &mut Lab) -> Outcome {
     Ok(())
 }
 
-const TRAPS: &str = "for s in TERM USR1 USR2 HUP; do trap \"echo $s\" $s; done; echo ready; while true; do usleep 5000; done";
+const TRAPS: &str =
+    "for s in TERM USR1 USR2 HUP; do trap \"echo $s\" $s; done; echo ready; while true; do usleep 5000; done";
 
 fn kill_default_is_term(lab: &mut Lab) -> Outcome {
     lab.up(TRAPS)?;
@@ -724,7 +748,10 @@ fn kill_all_reaches_every_process(lab: &mut Lab) -> Outcome {
     lab.call(&["kill", "--all", &lab.id, "KILL"]).go()?.ok("kill --all")?;
     lab.wait_for("stopped")?;
     wait_until("processes are left in the cgroup", || {
-        Ok(lab.cgroups().iter().all(|path| fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|pids| pids.is_empty())))
+        Ok(lab
+            .cgroups()
+            .iter()
+            .all(|path| fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|pids| pids.is_empty())))
     })
 }
 
@@ -777,11 +804,25 @@ fn features_json(lab: &mut Lab) -> Outcome {
     let out = lab.call(&["features"]).go()?.ok("features")?;
     same!(out.stderr, "", "stderr");
     let features: Value = serde_json::from_str(&out.stdout)?;
-    for pointer in ["/ociVersionMin", "/ociVersionMax", "/hooks/0", "/mountOptions/0", "/linux/namespaces/0", "/linux/capabilities/0", "/linux/cgroup/v1", "/linux/seccomp/enabled", "/linux/seccomp/actions/0", "/linux/seccomp/operators/0"] {
+    for pointer in [
+        "/ociVersionMin",
+        "/ociVersionMax",
+        "/hooks/0",
+        "/mountOptions/0",
+        "/linux/namespaces/0",
+        "/linux/capabilities/0",
+        "/linux/cgroup/v1",
+        "/linux/seccomp/enabled",
+        "/linux/seccomp/actions/0",
+        "/linux/seccomp/operators/0",
+    ] {
         ensure!(features.pointer(pointer).is_some(), "no {pointer}");
     }
     for option in ["ro", "rbind", "rro", "tmpcopyup"] {
-        ensure!(features["mountOptions"].as_array().is_some_and(|all| all.contains(&json!(option))), "no mount option {option}");
+        ensure!(
+            features["mountOptions"].as_array().is_some_and(|all| all.contains(&json!(option))),
+            "no mount option {option}"
+        );
     }
     Ok(())
 }
@@ -855,9 +896,14 @@ fn exec_ignore_paused(lab: &mut Lab) -> Outcome {
     lab.up_idle()?;
     lab.verb("pause", &[]).go()?.ok("pause")?;
     // The joined cgroup is frozen: the command ends only after the container is resumed.
-    let resume = format!("\"$@\" & sleep 0.2; \"$3\" --root {0} resume {1} || {2} --root {0} resume {1}; wait $!",
-        lab.dir.join("root").display(), lab.id, lab.host.runtime.display());
-    let out = lab.exec_call(&["--ignore-paused"], &["echo", "in"]).under(&["sh", "-c", &resume, "sh"]).go()?.ok("exec")?;
+    let resume = format!(
+        "\"$@\" & sleep 0.2; \"$3\" --root {0} resume {1} || {2} --root {0} resume {1}; wait $!",
+        lab.dir.join("root").display(),
+        lab.id,
+        lab.host.runtime.display()
+    );
+    let out =
+        lab.exec_call(&["--ignore-paused"], &["echo", "in"]).under(&["sh", "-c", &resume, "sh"]).go()?.ok("exec")?;
     ensure!(out.stdout.contains("in\n"), "output: {}", out.stdout);
     Ok(())
 }
@@ -870,9 +916,9 @@ fn exec_passes_stdin(lab: &mut Lab) -> Outcome {
 
 fn exec_inherits_the_containers_process(lab: &mut Lab) -> Outcome {
     lab.set("/process/cwd", "/home").set("/process/env/-", "FROM=config").set("/process/oomScoreAdj", 77);
-    lab.set("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 88 }]));
+    lab.set("/process/rlimits", json!([{ "type": "RLIMIT_SIGPENDING", "soft": 77, "hard": 88 }]));
     lab.up_idle()?;
-    let script = "pwd; echo $FROM; cat /proc/self/oom_score_adj; ulimit -n; grep -e NoNewPrivs -e CapBnd /proc/self/status";
+    let script = "pwd; echo $FROM; cat /proc/self/oom_score_adj; awk '/pending/ {print $4}' /proc/self/limits; grep -e NoNewPrivs -e CapBnd /proc/self/status";
     let out = lab.exec(&[], &["sh", "-c", script])?.ok("exec")?;
     same!(out.stdout, "/home\nconfig\n77\n77\nCapBnd:\t0000000020000420\nNoNewPrivs:\t1\n", "what exec inherits");
     Ok(())
@@ -946,10 +992,13 @@ fn exec_no_new_privs(lab: &mut Lab) -> Outcome {
 fn exec_process_file(lab: &mut Lab) -> Outcome {
     lab.up_idle()?;
     let process = lab.dir.join("process.json");
-    fs::write(&process, serde_json::to_vec(&json!({
-        "terminal": false, "user": { "uid": 11, "gid": 12, "additionalGids": [13] }, "cwd": "/etc",
-        "args": ["sh", "-c", "echo $(id -u) $(id -g) $PWD $ONLY"], "env": ["PATH=/bin", "ONLY=this"]
-    }))?)?;
+    fs::write(
+        &process,
+        serde_json::to_vec(&json!({
+            "terminal": false, "user": { "uid": 11, "gid": 12, "additionalGids": [13] }, "cwd": "/etc",
+            "args": ["sh", "-c", "echo $(id -u) $(id -g) $PWD $ONLY"], "env": ["PATH=/bin", "ONLY=this"]
+        }))?,
+    )?;
     for flag in ["--process", "-p"] {
         let out = lab.exec(&[flag, &process.to_string_lossy()], &[])?.ok("exec")?;
         same!(out.stdout, "11 12 /etc this\n", "output");
@@ -968,9 +1017,16 @@ fn exec_detach(lab: &mut Lab) -> Outcome {
 fn exec_tty(lab: &mut Lab) -> Outcome {
     lab.up_idle()?;
     let root = lab.dir.join("root");
-    let command = format!("{} --root {} exec -t {} sh -c 'test -t 0 && echo terminal; exit 6'", lab.host.runtime.display(), root.display(), lab.id);
-    let out = std::process::Command::new("timeout").args(["10", "script", "-qec", &command, "/dev/null"])
-        .stdin(std::process::Stdio::null()).output()?;
+    let command = format!(
+        "{} --root {} exec -t {} sh -c 'test -t 0 && echo terminal; exit 6'",
+        lab.host.runtime.display(),
+        root.display(),
+        lab.id
+    );
+    let out = std::process::Command::new("timeout")
+        .args(["10", "script", "-qec", &command, "/dev/null"])
+        .stdin(std::process::Stdio::null())
+        .output()?;
     let text = String::from_utf8_lossy(&out.stdout);
     ensure!(text.contains("terminal"), "output: {text:?}");
     same!(out.status.code(), Some(6), "exit status");

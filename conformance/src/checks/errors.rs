@@ -29,7 +29,11 @@ const BAD: &[(&str, fn() -> Value, &str)] = &[
     ("/hooks/prestart/-", || json!({ "path": "/bin/sh", "timeout": 0 }), "hooks.prestart[0].timeout"),
     ("/mounts/1/options/-", || json!("sise=1m"), "mounts[1].options"),
     ("/mounts/-", || json!({ "destination": "/x", "type": "no-such-fs", "source": "x" }), "mounts[7]"),
-    ("/mounts/-", || json!({ "destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"] }), "mounts[7].source"),
+    (
+        "/mounts/-",
+        || json!({ "destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"] }),
+        "mounts[7].source",
+    ),
     ("/mounts/-", || json!({ "destination": "/proc/self", "type": "tmpfs", "source": "x" }), "mounts[7].destination"),
     ("/linux/namespaces/-", || json!({ "type": "space" }), "linux.namespaces[5].type"),
     ("/linux/namespaces/-", || json!({ "type": "pid" }), "linux.namespaces[5]"),
@@ -41,7 +45,11 @@ const BAD: &[(&str, fn() -> Value, &str)] = &[
     ("/linux/devices/-", || json!({ "path": "/dev/x", "type": "x", "major": 1, "minor": 3 }), "linux.devices[0].type"),
     ("/linux/rootfsPropagation", || json!("public"), "linux.rootfsPropagation"),
     ("/linux/personality", || json!({ "domain": "MINIX" }), "linux.personality.domain"),
-    ("/linux/resources/devices/-", || json!({ "allow": true, "type": "x", "access": "r" }), "linux.resources.devices[1]"),
+    (
+        "/linux/resources/devices/-",
+        || json!({ "allow": true, "type": "x", "access": "r" }),
+        "linux.resources.devices[1]",
+    ),
     ("/linux/resources/devices/-", || json!({ "allow": true, "access": "q" }), "linux.resources.devices[1].access"),
     ("/linux/resources/cpu", || json!({ "cpus": "4095", "mems": "0" }), "linux.resources.cpu.cpus"),
     ("/linux/resources/pids", || json!({ "limit": "many" }), "linux.resources.pids.limit"),
@@ -62,18 +70,19 @@ const BAD: &[(&str, fn() -> Value, &str)] = &[
 ];
 
 pub(super) fn checks() -> Vec<Check> {
-    let check = |(number, &(pointer, value, field)): (usize, &'static (&'static str, fn() -> Value, &'static str))| Check {
-        name: format!("errors::{number:02}_names_{field}"),
-        section: "orlop: errors",
-        own: true,
-        run: Box::new(move |lab: &mut Lab| {
-            let reason = lab.refused(|lab| {
-                lab.set(pointer, value());
-            })?;
-            ensure!(reason.contains(field), "the reason does not name {field}: {reason}");
-            same!(reason.trim_end().lines().count(), 1, "lines of the reason: {reason}");
-            Ok(())
-        }),
-    };
+    let check =
+        |(number, &(pointer, value, field)): (usize, &'static (&'static str, fn() -> Value, &'static str))| Check {
+            name: format!("errors::{number:02}_names_{field}"),
+            section: "orlop: errors",
+            own: true,
+            run: Box::new(move |lab: &mut Lab| {
+                let reason = lab.refused(|lab| {
+                    lab.set(pointer, value());
+                })?;
+                ensure!(reason.contains(field), "the reason does not name {field}: {reason}");
+                same!(reason.trim_end().lines().count(), 1, "lines of the reason: {reason}");
+                Ok(())
+            }),
+        };
     BAD.iter().enumerate().map(check).collect()
 }

@@ -34,27 +34,37 @@ pub(super) fn checks() -> Vec<Check> {
         create_runtime_sees_the_namespaces_made "config.md#createruntime-hooks",
     );
     for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
-        checks.push(Check::new(format!("hooks::state_on_stdin_of_{kind}"), "config.md#posix-platform-hooks", move |lab: &mut Lab| {
-            state_on_stdin(lab, kind)
-        }));
+        checks.push(Check::new(
+            format!("hooks::state_on_stdin_of_{kind}"),
+            "config.md#posix-platform-hooks",
+            move |lab: &mut Lab| state_on_stdin(lab, kind),
+        ));
     }
     for kind in AT_CREATE {
-        checks.push(Check::new(format!("hooks::failing_{kind}_leaves_nothing"), "runtime.md#lifecycle", move |lab: &mut Lab| {
-            let reason = lab.refused(|lab| {
-                hook(lab, kind, "exit 3").expect("the script is written");
-            })?;
-            ensure!(reason.contains("hook"), "the reason does not speak of a hook: {reason}");
-            Ok(())
-        }));
+        checks.push(Check::new(
+            format!("hooks::failing_{kind}_leaves_nothing"),
+            "runtime.md#lifecycle",
+            move |lab: &mut Lab| {
+                let reason = lab.refused(|lab| {
+                    hook(lab, kind, "exit 3").expect("the script is written");
+                })?;
+                ensure!(reason.contains("hook"), "the reason does not speak of a hook: {reason}");
+                Ok(())
+            },
+        ));
     }
-    checks.push(Check::new("hooks::failing_startContainer_stops_the_process", "runtime.md#lifecycle", |lab: &mut Lab| {
-        lab.sh("echo ran");
-        lab.set("/hooks/startContainer/-", json!({ "path": "/bin/false" })).create()?;
-        let _ = lab.verb("start", &[]).go()?;
-        lab.wait_for("stopped")?;
-        ensure!(!lab.output().contains("ran\n"), "the process ran after a failed startContainer hook");
-        Ok(())
-    }));
+    checks.push(Check::new(
+        "hooks::failing_startContainer_stops_the_process",
+        "runtime.md#lifecycle",
+        |lab: &mut Lab| {
+            lab.sh("echo ran");
+            lab.set("/hooks/startContainer/-", json!({ "path": "/bin/false" })).create()?;
+            let _ = lab.verb("start", &[]).go()?;
+            lab.wait_for("stopped")?;
+            ensure!(!lab.output().contains("ran\n"), "the process ran after a failed startContainer hook");
+            Ok(())
+        },
+    ));
     checks
 }
 
@@ -179,7 +189,9 @@ fn args_are_passed(lab: &mut Lab) -> Outcome {
 fn env_is_exactly_that_of_the_hook(lab: &mut Lab) -> Outcome {
     let seen = lab.dir.join("seen");
     let args = json!(["cp", "/proc/self/environ", seen.to_string_lossy()]);
-    lab.set("/hooks/prestart/-", json!({ "path": "/bin/cp", "args": args, "env": ["A=1", "B="] })).args(&["true"]).write()?;
+    lab.set("/hooks/prestart/-", json!({ "path": "/bin/cp", "args": args, "env": ["A=1", "B="] }))
+        .args(&["true"])
+        .write()?;
     lab.verb("run", &[]).env("OUTER_SECRET", "leaked").go()?.ok("run")?;
     let seen = fs::read_to_string(seen)?;
     let mut variables: Vec<&str> = seen.split_terminator('\0').collect();
@@ -232,7 +244,10 @@ fn create_container_runs_in_the_containers_namespaces(lab: &mut Lab) -> Outcome 
 
 fn create_container_path_is_on_the_host(lab: &mut Lab) -> Outcome {
     let script = lab.script("only-here", "#!/bin/sh\npwd -P > ${0%/*}/seen\n")?;
-    lab.set("/hooks/createContainer/-", json!({ "path": script.to_string_lossy() })).args(&["true"]).run()?.ok("run")?;
+    lab.set("/hooks/createContainer/-", json!({ "path": script.to_string_lossy() }))
+        .args(&["true"])
+        .run()?
+        .ok("run")?;
     ensure!(lab.dir.join("seen").exists(), "the hook did not run");
     Ok(())
 }
@@ -247,7 +262,11 @@ fn start_container_path_is_in_the_container(lab: &mut Lab) -> Outcome {
 }
 
 fn create_runtime_sees_the_namespaces_made(lab: &mut Lab) -> Outcome {
-    hook(lab, "createRuntime", "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); readlink /proc/$pid/ns/net > $LOG/seen")?;
+    hook(
+        lab,
+        "createRuntime",
+        "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); readlink /proc/$pid/ns/net > $LOG/seen",
+    )?;
     lab.args(&["sleep", "100"]).create()?;
     let inside = fs::read_link(format!("/proc/{}/ns/net", lab.pid()?))?;
     same!(log(lab, "seen")?.trim(), inside.to_string_lossy(), "network namespace that the hook found");
@@ -261,7 +280,9 @@ fn state_on_stdin(lab: &mut Lab, kind: &str) -> Outcome {
     let pid = lab.pid()?;
     lab.start()?;
     if kind == "startContainer" {
-        crate::runtime::wait_until("the hook did not run", || Ok(log(lab, "state").is_ok_and(|text| text.ends_with('}'))))?;
+        crate::runtime::wait_until("the hook did not run", || {
+            Ok(log(lab, "state").is_ok_and(|text| text.ends_with('}')))
+        })?;
     }
     lab.verb("delete", &["--force"]).go()?.ok("delete")?;
     let state: Value = serde_json::from_str(&log(lab, "state")?)?;

@@ -46,24 +46,31 @@ pub(super) fn checks() -> Vec<Check> {
         forced_delete_ends_a_tree_without_pid_namespace "runc: delete --force",
         a_killed_init_is_stopped "runtime.md#lifecycle",
     );
-    for (name, id) in [("slash", "a/b"), ("dots", ".."), ("dot", "."), ("empty", ""), ("space", "a b"), ("parent", "../x")] {
-        let check = Check::new(format!("lifecycle::create_refuses_an_id_with_{name}"), "runc: create", move |lab: &mut Lab| {
-            lab.args(&["true"]).write()?;
-            let out = lab.call(&["create", id]).go()?.exits(1, "create")?;
-            ensure!(!out.stderr.trim().is_empty(), "no reason given");
-            same!(fs::read_dir(lab.dir.join("root"))?.count(), 0, "entries in the root directory");
-            Ok(())
-        });
+    for (name, id) in
+        [("slash", "a/b"), ("dots", ".."), ("dot", "."), ("empty", ""), ("space", "a b"), ("parent", "../x")]
+    {
+        let check =
+            Check::new(format!("lifecycle::create_refuses_an_id_with_{name}"), "runc: create", move |lab: &mut Lab| {
+                lab.args(&["true"]).write()?;
+                let out = lab.call(&["create", id]).go()?.exits(1, "create")?;
+                ensure!(!out.stderr.trim().is_empty(), "no reason given");
+                same!(fs::read_dir(lab.dir.join("root"))?.count(), 0, "entries in the root directory");
+                Ok(())
+            });
         checks.push(check);
     }
     for id in ["a", "A.b_c+d-e", "0"] {
-        checks.push(Check::new(format!("lifecycle::create_takes_the_id_{id}"), "runc: create", move |lab: &mut Lab| {
-            // Not unique on the host: the cgroup must be.
-            let path = format!("/{}", lab.id);
-            lab.args(&["true"]).set("/linux/cgroupsPath", path).write()?;
-            lab.call(&["run", id]).go()?.ok("run")?;
-            Ok(())
-        }));
+        checks.push(Check::new(
+            format!("lifecycle::create_takes_the_id_{id}"),
+            "runc: create",
+            move |lab: &mut Lab| {
+                // Not unique on the host: the cgroup must be.
+                let path = format!("/{}", lab.id);
+                lab.args(&["true"]).set("/linux/cgroupsPath", path).write()?;
+                lab.call(&["run", id]).go()?.ok("run")?;
+                Ok(())
+            },
+        ));
     }
     checks
 }
@@ -365,7 +372,8 @@ fn forced_delete_ends_a_tree_without_pid_namespace(lab: &mut Lab) -> Outcome {
 
 fn a_killed_init_is_stopped(lab: &mut Lab) -> Outcome {
     lab.up("sleep 100")?;
-    let pid = rustix::process::Pid::from_raw(i32::try_from(lab.pid()?)?).ok_or(crate::check::Failure("pid 0".into()))?;
+    let pid =
+        rustix::process::Pid::from_raw(i32::try_from(lab.pid()?)?).ok_or(crate::check::Failure("pid 0".into()))?;
     rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
     lab.wait_for("stopped")
 }

@@ -70,7 +70,10 @@ pub(super) fn checks() -> Vec<Check> {
             let options = options_of(lab, "/there")?;
             ensure!(options.contains(&shown.to_owned()), "options of the mount: {options:?}");
             if !opposite.is_empty() {
-                lab.set(&format!("/mounts/{}/options", lab.config["mounts"].as_array().map_or(0, Vec::len) - 1), json!([option, opposite]));
+                lab.set(
+                    &format!("/mounts/{}/options", lab.config["mounts"].as_array().map_or(0, Vec::len) - 1),
+                    json!([option, opposite]),
+                );
                 let options = options_of(lab, "/there")?;
                 ensure!(!options.contains(&shown.to_owned()), "{opposite} after {option}: {options:?}");
             }
@@ -412,7 +415,9 @@ fn cgroup_mount_shows_the_containers_cgroup(lab: &mut Lab) -> Outcome {
 }
 
 fn cgroup_mount_is_read_only(lab: &mut Lab) -> Outcome {
-    let out = lab.sh("find /sys/fs/cgroup -maxdepth 1 -mindepth 1 -type d | while read d; do mkdir $d/x || exit 1; done").run()?;
+    let out = lab
+        .sh("find /sys/fs/cgroup -maxdepth 1 -mindepth 1 -type d | while read d; do mkdir $d/x || exit 1; done")
+        .run()?;
     ensure!(out.stderr.contains("Read-only file system"), "stderr: {}", out.stderr);
     ensure!(!out.stderr.lines().any(|line| !line.contains("Read-only")), "stderr: {}", out.stderr);
     ensure!(out.code != 0, "a cgroup can be made");
@@ -564,13 +569,15 @@ fn devices_unbuffered_is_character(lab: &mut Lab) -> Outcome {
 }
 
 fn devices_owner_and_mode(lab: &mut Lab) -> Outcome {
-    let spec = json!({ "path": "/dev/kin", "type": "c", "major": 1, "minor": 3, "fileMode": 0o462, "uid": 7, "gid": 8 });
+    let spec =
+        json!({ "path": "/dev/kin", "type": "c", "major": 1, "minor": 3, "fileMode": 0o462, "uid": 7, "gid": 8 });
     same!(device(lab, spec)?, "character special file 1:3 462 7:8\n", "device");
     Ok(())
 }
 
 fn devices_in_a_new_directory(lab: &mut Lab) -> Outcome {
-    let out = device(lab, json!({ "path": "/dev/new/deep/n", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666 }))?;
+    let out =
+        device(lab, json!({ "path": "/dev/new/deep/n", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666 }))?;
     ensure!(out.starts_with("character special file 1:3 666"), "device: {out}");
     Ok(())
 }
@@ -795,7 +802,11 @@ fn hooks_do_not_see_the_process_environment(lab: &mut Lab) -> Outcome {
     let seen = lab.dir.join("seen");
     let hook = lab.script("hook", &format!("#!/bin/sh\nenv > {}\n", seen.display()))?;
     let hook = json!([{ "path": hook.to_string_lossy(), "env": ["GIVEN=yes"] }]);
-    lab.set("/hooks/createContainer", hook).set("/process/env/-", "LD_PRELOAD=/evil.so").args(&["true"]).run()?.ok("run")?;
+    lab.set("/hooks/createContainer", hook)
+        .set("/process/env/-", "LD_PRELOAD=/evil.so")
+        .args(&["true"])
+        .run()?
+        .ok("run")?;
     let seen = fs::read_to_string(seen)?;
     ensure!(seen.contains("GIVEN=yes") && !seen.contains("LD_PRELOAD"), "environment of the hook: {seen}");
     Ok(())

@@ -43,32 +43,44 @@ pub(super) fn checks() -> Vec<Check> {
         exec_joins_all "runc: exec",
     );
     for &(kind, link) in KINDS {
-        checks.push(Check::new(format!("namespaces::{kind}_new"), "config-linux.md#namespaces", move |lab: &mut Lab| {
-            lab.without_namespace(kind);
-            lab.set("/linux/namespaces/-", json!({ "type": kind }));
-            if kind == "user" {
-                map(lab);
-            }
-            let inside = link_of(lab, link)?;
-            ensure!(inside != own(link)?, "the container is in the caller's {kind} namespace");
-            Ok(())
-        }));
-        checks.push(Check::new(format!("namespaces::{kind}_by_path"), "config-linux.md#namespaces", move |lab: &mut Lab| by_path(lab, kind, link)));
+        checks.push(Check::new(
+            format!("namespaces::{kind}_new"),
+            "config-linux.md#namespaces",
+            move |lab: &mut Lab| {
+                lab.without_namespace(kind);
+                lab.set("/linux/namespaces/-", json!({ "type": kind }));
+                if kind == "user" {
+                    map(lab);
+                }
+                let inside = link_of(lab, link)?;
+                ensure!(inside != own(link)?, "the container is in the caller's {kind} namespace");
+                Ok(())
+            },
+        ));
+        checks.push(Check::new(
+            format!("namespaces::{kind}_by_path"),
+            "config-linux.md#namespaces",
+            move |lab: &mut Lab| by_path(lab, kind, link),
+        ));
         if kind == "mount" || kind == "user" {
             continue;
         }
-        checks.push(Check::new(format!("namespaces::{kind}_absent"), "config-linux.md#namespaces", move |lab: &mut Lab| {
-            if kind == "uts" {
-                lab.remove("/hostname");
-            }
-            if kind == "network" {
-                // A new sysfs needs a network namespace of its own.
-                lab.config["mounts"].as_array_mut().expect("mounts").retain(|mount| mount["type"] != "sysfs");
-            }
-            lab.without_namespace(kind);
-            same!(link_of(lab, link)?, own(link)?, "{kind} namespace");
-            Ok(())
-        }));
+        checks.push(Check::new(
+            format!("namespaces::{kind}_absent"),
+            "config-linux.md#namespaces",
+            move |lab: &mut Lab| {
+                if kind == "uts" {
+                    lab.remove("/hostname");
+                }
+                if kind == "network" {
+                    // A new sysfs needs a network namespace of its own.
+                    lab.config["mounts"].as_array_mut().expect("mounts").retain(|mount| mount["type"] != "sysfs");
+                }
+                lab.without_namespace(kind);
+                same!(link_of(lab, link)?, own(link)?, "{kind} namespace");
+                Ok(())
+            },
+        ));
     }
     checks
 }
@@ -106,7 +118,8 @@ fn by_path(lab: &mut Lab, kind: &str, link: &str) -> Outcome {
         "mount" => unshare.args(["--mount", "--propagation", "private"]),
         _ => unshare.arg(&flag),
     };
-    let mut holder = unshare.args(["sh", "-c", "echo ready; exec sleep 60"]).stdout(std::process::Stdio::piped()).spawn()?;
+    let mut holder =
+        unshare.args(["sh", "-c", "echo ready; exec sleep 60"]).stdout(std::process::Stdio::piped()).spawn()?;
     let result = joined(lab, kind, link, &mut holder);
     // With --fork, the child is the one that sleeps.
     let children = format!("/proc/{0}/task/{0}/children", holder.id());
@@ -214,7 +227,11 @@ fn user_mapped_process_owns_what_it_makes(lab: &mut Lab) -> Outcome {
 
 fn user_devices_are_there(lab: &mut Lab) -> Outcome {
     user(lab);
-    same!(lab.run_sh("echo x > /dev/null; head -c 2 /dev/zero | wc -c; stat -c %t:%T /dev/full")?.trim(), "2\n1:7", "devices");
+    same!(
+        lab.run_sh("echo x > /dev/null; head -c 2 /dev/zero | wc -c; stat -c %t:%T /dev/full")?.trim(),
+        "2\n1:7",
+        "devices"
+    );
     Ok(())
 }
 
@@ -227,7 +244,10 @@ fn user_without_mappings_is_refused(lab: &mut Lab) -> Outcome {
 
 fn time_offsets(lab: &mut Lab) -> Outcome {
     lab.set("/linux/namespaces/-", json!({ "type": "time" }));
-    lab.set("/linux/timeOffsets", json!({ "monotonic": { "secs": 7881 }, "boottime": { "secs": 864000, "nanosecs": 5 } }));
+    lab.set(
+        "/linux/timeOffsets",
+        json!({ "monotonic": { "secs": 7881 }, "boottime": { "secs": 864000, "nanosecs": 5 } }),
+    );
     let outside: f64 = fs::read_to_string("/proc/uptime")?.split(' ').next().unwrap_or_default().parse()?;
     let out = lab.run_sh("cat /proc/uptime; cat /proc/self/timens_offsets")?;
     let inside: f64 = out.split(' ').next().unwrap_or_default().parse()?;

@@ -102,7 +102,8 @@ fn mkdir(lab: &mut Lab, profile: Value) -> Result<(i32, String), Failure> {
 fn truncations(lab: &mut Lab, rules: Value, lengths: &[u64]) -> Result<Vec<u64>, Failure> {
     lab.set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW", "architectures": [ARCH], "syscalls": rules }));
     let list: Vec<String> = lengths.iter().map(u64::to_string).collect();
-    let script = format!("for n in {}; do truncate -s $n /dev/shm/f 2>/dev/null || echo $n; done; true", list.join(" "));
+    let script =
+        format!("for n in {}; do truncate -s $n /dev/shm/f 2>/dev/null || echo $n; done; true", list.join(" "));
     Ok(lab.run_sh(&script)?.lines().flat_map(str::parse).collect())
 }
 
@@ -123,16 +124,108 @@ fn filter_is_loaded(lab: &mut Lab) -> Outcome {
 
 /// What a busybox shell and its runtime's last steps need on any architecture; names that do not exist are ignored.
 const NEEDED: &[&str] = &[
-    "access", "arch_prctl", "brk", "capget", "capset", "chdir", "clone", "clone3", "close", "close_range", "dup", "dup2",
-    "dup3", "execve", "execveat", "exit", "exit_group", "faccessat", "faccessat2", "fchdir", "fcntl", "fork", "fstat",
-    "fstatfs", "futex", "getcwd", "getdents64", "getegid", "geteuid", "getgid", "getgroups", "getpgid", "getpgrp",
-    "getpid", "getppid", "getrandom", "gettid", "getuid", "ioctl", "lseek", "lstat", "madvise", "mmap", "mprotect",
-    "munmap", "nanosleep", "newfstatat", "open", "openat", "openat2", "pipe", "pipe2", "poll", "ppoll", "prctl",
-    "pread64", "prlimit64", "read", "readlink", "readlinkat", "rseq", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
-    "sched_getaffinity", "sched_yield", "set_robust_list", "set_tid_address", "setgid", "setgroups", "setpgid",
-    "setresgid", "setresuid", "setsid", "setuid", "sigaltstack", "stat", "statx", "tgkill", "umask", "uname", "unlink",
-    "unlinkat", "vfork", "wait4", "waitid", "write", "writev", "epoll_ctl", "epoll_pwait", "epoll_create1", "eventfd2",
-    "sendmsg", "recvmsg", "sendto", "recvfrom", "keyctl", "getsockopt", "kill", "seccomp", "fchown", "mincore",
+    "access",
+    "arch_prctl",
+    "brk",
+    "capget",
+    "capset",
+    "chdir",
+    "clone",
+    "clone3",
+    "close",
+    "close_range",
+    "dup",
+    "dup2",
+    "dup3",
+    "execve",
+    "execveat",
+    "exit",
+    "exit_group",
+    "faccessat",
+    "faccessat2",
+    "fchdir",
+    "fcntl",
+    "fork",
+    "fstat",
+    "fstatfs",
+    "futex",
+    "getcwd",
+    "getdents64",
+    "getegid",
+    "geteuid",
+    "getgid",
+    "getgroups",
+    "getpgid",
+    "getpgrp",
+    "getpid",
+    "getppid",
+    "getrandom",
+    "gettid",
+    "getuid",
+    "ioctl",
+    "lseek",
+    "lstat",
+    "madvise",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "nanosleep",
+    "newfstatat",
+    "open",
+    "openat",
+    "openat2",
+    "pipe",
+    "pipe2",
+    "poll",
+    "ppoll",
+    "prctl",
+    "pread64",
+    "prlimit64",
+    "read",
+    "readlink",
+    "readlinkat",
+    "rseq",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "sched_getaffinity",
+    "sched_yield",
+    "set_robust_list",
+    "set_tid_address",
+    "setgid",
+    "setgroups",
+    "setpgid",
+    "setresgid",
+    "setresuid",
+    "setsid",
+    "setuid",
+    "sigaltstack",
+    "stat",
+    "statx",
+    "tgkill",
+    "umask",
+    "uname",
+    "unlink",
+    "unlinkat",
+    "vfork",
+    "wait4",
+    "waitid",
+    "write",
+    "writev",
+    "epoll_ctl",
+    "epoll_pwait",
+    "epoll_create1",
+    "eventfd2",
+    "sendmsg",
+    "recvmsg",
+    "sendto",
+    "recvfrom",
+    "keyctl",
+    "getsockopt",
+    "kill",
+    "seccomp",
+    "fchown",
+    "mincore",
 ];
 
 fn default_action_errno(lab: &mut Lab) -> Outcome {
@@ -202,7 +295,10 @@ fn arguments_of_one_rule_must_all_match(lab: &mut Lab) -> Outcome {
 
 fn unknown_call_is_ignored(lab: &mut Lab) -> Outcome {
     let mut profile = profile(json!({ "action": "SCMP_ACT_ERRNO" }));
-    profile["syscalls"].as_array_mut().expect("an array").push(json!({ "names": ["no_such_call"], "action": "SCMP_ACT_ERRNO" }));
+    profile["syscalls"]
+        .as_array_mut()
+        .expect("an array")
+        .push(json!({ "names": ["no_such_call"], "action": "SCMP_ACT_ERRNO" }));
     let (status, _) = mkdir(lab, profile)?;
     same!(status, 1, "status of mkdir");
     Ok(())
@@ -262,7 +358,8 @@ fn architectures_absent_is_native(lab: &mut Lab) -> Outcome {
 
 fn several_architectures(lab: &mut Lab) -> Outcome {
     let mut profile = profile(json!({ "action": "SCMP_ACT_ERRNO" }));
-    let more = if ARCH.ends_with("AARCH64") { ["SCMP_ARCH_ARM", "SCMP_ARCH_ARM"] } else { ["SCMP_ARCH_X86", "SCMP_ARCH_X32"] };
+    let more =
+        if ARCH.ends_with("AARCH64") { ["SCMP_ARCH_ARM", "SCMP_ARCH_ARM"] } else { ["SCMP_ARCH_X86", "SCMP_ARCH_X32"] };
     profile["architectures"] = json!([ARCH, more[0], more[1]]);
     let (status, _) = mkdir(lab, profile)?;
     same!(status, 1, "status of mkdir");
@@ -283,7 +380,8 @@ fn notify_sends_the_listener(lab: &mut Lab) -> Outcome {
     let state: Value = serde_json::from_slice(&message.bytes)?;
     let names = state["fds"].as_array().cloned().unwrap_or_default();
     same!(names.len(), message.fds.len(), "descriptors sent, by the names of {state}");
-    let at = names.iter().position(|name| name == "seccompFd").ok_or_else(|| Failure(format!("no seccompFd: {state}")))?;
+    let at =
+        names.iter().position(|name| name == "seccompFd").ok_or_else(|| Failure(format!("no seccompFd: {state}")))?;
     let link = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&message.fds[at])))?;
     ensure!(link.to_string_lossy().contains("seccomp notify"), "the descriptor is {}", link.display());
     same!(state["pid"], lab.state()?["pid"], "pid");
