@@ -42,7 +42,8 @@ impl Check {
 #[macro_export]
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             return Err($crate::check::Failure(format!($($message)+)));
         }
     };

@@ -18,7 +18,7 @@ use crate::check::{Failure, Outcome};
 use crate::socket::readable;
 
 /// How long one call of the runtime may take.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
+const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// How long a check waits for something to become true.
 const WAIT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -430,12 +430,9 @@ impl Lab {
                 let _ = self.call(&["delete", "--force", id]).go();
             }
         }
-        let mut verdict = self.nothing_left("delete --force");
-        if verdict.is_err() {
-            // Killed processes leave a cgroup a moment after the kill.
-            std::thread::sleep(Duration::from_millis(100));
-            verdict = self.nothing_left("delete --force").map_err(|failure| Failure(failure.0));
-        }
+        // Killed processes leave a cgroup a moment after the kill.
+        let _ = wait_until("leftovers", || Ok(self.nothing_left("delete --force").is_ok()));
+        let verdict = self.nothing_left("delete --force");
         self.sweep();
         verdict
     }

@@ -7,7 +7,9 @@ use crate::check::Check;
 use crate::runtime::Lab;
 
 /// What to set, to what, and the field that the message must name.
-const BAD: &[(&str, fn() -> Value, &str)] = &[
+type Bad = (&'static str, fn() -> Value, &'static str);
+
+const BAD: &[Bad] = &[
     ("/ociVersion", || json!(7), "ociVersion"),
     ("/process/args", || json!([]), "process.args"),
     ("/process/args/0", || json!(3), "process.args[0]"),
@@ -70,19 +72,18 @@ const BAD: &[(&str, fn() -> Value, &str)] = &[
 ];
 
 pub(super) fn checks() -> Vec<Check> {
-    let check =
-        |(number, &(pointer, value, field)): (usize, &'static (&'static str, fn() -> Value, &'static str))| Check {
-            name: format!("errors::{number:02}_names_{field}"),
-            section: "orlop: errors",
-            own: true,
-            run: Box::new(move |lab: &mut Lab| {
-                let reason = lab.refused(|lab| {
-                    lab.set(pointer, value());
-                })?;
-                ensure!(reason.contains(field), "the reason does not name {field}: {reason}");
-                same!(reason.trim_end().lines().count(), 1, "lines of the reason: {reason}");
-                Ok(())
-            }),
-        };
+    let check = |(number, &(pointer, value, field)): (usize, &'static Bad)| Check {
+        name: format!("errors::{number:02}_names_{field}"),
+        section: "orlop: errors",
+        own: true,
+        run: Box::new(move |lab: &mut Lab| {
+            let reason = lab.refused(|lab| {
+                lab.set(pointer, value());
+            })?;
+            ensure!(reason.contains(field), "the reason does not name {field}: {reason}");
+            same!(reason.trim_end().lines().count(), 1, "lines of the reason: {reason}");
+            Ok(())
+        }),
+    };
     BAD.iter().enumerate().map(check).collect()
 }

@@ -24,7 +24,9 @@ const ACTIONS: &[(&str, i32, &str)] = &[
 const BIG: u64 = 1 << 32;
 
 /// An operator on the length given to ftruncate, its values, lengths that match and lengths that do not.
-const OPERATORS: &[(&str, u64, u64, &[u64], &[u64])] = &[
+type Operator = (&'static str, u64, u64, &'static [u64], &'static [u64]);
+
+const OPERATORS: &[Operator] = &[
     ("SCMP_CMP_EQ", BIG + 5, 0, &[BIG + 5], &[5, BIG, BIG + 6, 2 * BIG + 5]),
     ("SCMP_CMP_NE", BIG + 5, 0, &[5, BIG, BIG + 6], &[BIG + 5]),
     ("SCMP_CMP_LT", BIG + 5, 0, &[0, 6, BIG + 4], &[BIG + 5, BIG + 6, 2 * BIG]),
@@ -108,7 +110,7 @@ fn truncations(lab: &mut Lab, rules: Value, lengths: &[u64]) -> Result<Vec<u64>,
 }
 
 fn seccomp_mode(lab: &mut Lab) -> Result<String, Failure> {
-    Ok(lab.run_sh("grep '^Seccomp:' /proc/self/status | tr -dc 0-9")?)
+    lab.run_sh("grep '^Seccomp:' /proc/self/status | tr -dc 0-9")
 }
 
 fn absent_is_no_filter(lab: &mut Lab) -> Outcome {
