@@ -1,1 +1,10 @@
-//! Placeholder for the first commit of the workspace.
+//! The OCI runtime specification's MUSTs, and the command line that runc's callers rely on, as named checks
+//! that run against any runtime binary. README.md says how to run them.
+
+#[macro_use]
+pub mod check;
+pub mod bundle;
+pub mod checks;
+pub mod expected;
+pub mod runtime;
+pub mod socket;

@@ -1,0 +1,1049 @@
+//! The command line that runc's callers rely on: flags, exit statuses, formats, files and sockets.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::bundle;
+use crate::check::{Check, Failure, Outcome};
+use crate::runtime::{Lab, wait_until};
+use crate::socket::{Receiver, readable};
+
+pub(super) fn checks() -> Vec<Check> {
+    let mut checks = checks!(
+        "cli",
+        version_lines "runc: --version",
+        help_of_the_program "runc: --help",
+        unknown_command_fails "runc: usage",
+        unknown_flag_fails "runc: usage",
+        flags_may_have_one_dash "runc: usage",
+        flags_take_values_with_equals_sign "runc: usage",
+        missing_argument_fails "runc: usage",
+        too_many_arguments_fail "runc: usage",
+        flag_without_its_value_fails "runc: usage",
+        root_is_made_if_missing "runc: --root",
+        root_separates_containers "runc: --root",
+        log_format_unknown_is_refused "runc: --log-format",
+        log_text_line "runc: --log",
+        log_json_line "runc: --log",
+        log_has_one_line_per_failure "runc: --log",
+        log_is_appended_to "runc: --log",
+        log_of_success_is_empty "runc: --log",
+        log_file_leaves_the_message_on_stderr "runc: --log",
+        log_of_init_failure_is_one_json_object "runc: --log",
+        debug_is_taken "runc: --debug",
+        spec_writes_the_base_config "runc: spec",
+        spec_keeps_an_existing_file "runc: spec",
+        spec_bundle "runc: spec --bundle",
+        spec_rootless "runc: spec --rootless",
+        spec_runs "runc: spec",
+        state_json "runc: state",
+        list_json "runc: list",
+        list_json_of_nothing "runc: list",
+        list_quiet "runc: list",
+        list_table "runc: list",
+        list_skips_a_broken_directory "runc: list",
+        list_format_unknown_is_refused "runc: list",
+        ps_json "runc: ps",
+        ps_table "runc: ps",
+        ps_table_with_arguments "runc: ps",
+        pid_file_of_create "runc: create --pid-file",
+        pid_file_of_run "runc: run --pid-file",
+        pid_file_of_exec "runc: exec --pid-file",
+        run_detach "runc: run --detach",
+        run_keep "runc: run --keep",
+        run_deletes_at_the_end "runc: run",
+        run_forwards_signals "runc: run",
+        run_flags_are_taken "runc: run",
+        run_no_pivot "runc: run --no-pivot",
+        create_flags_are_taken "runc: create",
+        preserve_fds "runc: run --preserve-fds",
+        preserve_fds_not_asked_for_are_closed "runc: run --preserve-fds",
+        preserve_fds_of_exec "runc: exec --preserve-fds",
+        preserve_fds_not_open_are_refused "runc: run --preserve-fds",
+        listen_fds "runc: LISTEN_FDS",
+        console_socket_of_create "runc: create --console-socket",
+        console_socket_of_exec "runc: exec --console-socket",
+        console_socket_without_terminal_is_refused "runc: create --console-socket",
+        console_socket_missing_is_refused "runc: create --console-socket",
+        console_size "config.md#process",
+        console_is_the_controlling_terminal "config.md#process",
+        console_owner_is_the_user "config.md#process",
+        pidfd_socket_of_create "runc: create --pidfd-socket",
+        foreground_terminal "runc: run",
+        kill_default_is_term "runc: kill",
+        kill_takes_names_and_numbers "runc: kill",
+        kill_refuses_an_unknown_signal "runc: kill",
+        kill_all_reaches_every_process "runc: kill --all",
+        kill_all_of_stopped_succeeds "runc: kill --all",
+        pause_stops_and_resume_continues "runc: pause",
+        pause_of_paused_fails "runc: pause",
+        pause_of_created_is_allowed_or_refused "runc: pause",
+        resume_of_running_fails "runc: resume",
+        pause_of_stopped_fails "runc: pause",
+        features_json "runc: features",
+        exec_status "runc: exec",
+        exec_status_by_signal "runc: exec",
+        exec_of_a_missing_program_is_255 "runc: exec",
+        exec_of_a_program_without_permission_is_255 "runc: exec",
+        exec_of_an_unknown_id_fails "runc: exec",
+        exec_without_a_command_fails "runc: exec",
+        exec_in_stopped_fails "runc: exec",
+        exec_in_created_works "runc: exec",
+        exec_in_paused_fails "runc: exec",
+        exec_ignore_paused "runc: exec --ignore-paused",
+        exec_passes_stdin "runc: exec",
+        exec_inherits_the_containers_process "runc: exec",
+        exec_cwd "runc: exec --cwd",
+        exec_cwd_through_a_descriptor_is_refused "CVE-2024-21626",
+        exec_env "runc: exec --env",
+        exec_user "runc: exec --user",
+        exec_user_sets_home "runc: exec --user",
+        exec_additional_gids "runc: exec --additional-gids",
+        exec_cap "runc: exec --cap",
+        exec_no_new_privs "runc: exec --no-new-privs",
+        exec_process_file "runc: exec --process",
+        exec_detach "runc: exec --detach",
+        exec_tty "runc: exec --tty",
+        exec_is_in_the_containers_cgroup "runc: exec",
+        exec_keeps_arguments_that_look_like_flags "runc: exec",
+    );
+    for verb in [
+        "create",
+        "start",
+        "run",
+        "exec",
+        "kill",
+        "delete",
+        "state",
+        "list",
+        "ps",
+        "pause",
+        "resume",
+        "spec",
+        "update",
+        "events",
+        "features",
+        "checkpoint",
+        "restore",
+    ] {
+        checks.push(Check::new(format!("cli::help_of_{verb}"), "runc: --help", move |lab: &mut Lab| {
+            for flag in ["--help", "-h"] {
+                let out = lab.call(&[verb, flag]).go()?.ok("help")?;
+                ensure!(out.stdout.to_lowercase().contains("usage") && out.stdout.contains(verb), "{}", out.stdout);
+            }
+            Ok(())
+        }));
+    }
+    checks
+}
+
+fn version_lines(lab: &mut Lab) -> Outcome {
+    for flag in ["--version", "-v"] {
+        let out = lab.call(&[flag]).go()?.ok("version")?;
+        let first = out.stdout.lines().next().unwrap_or_default();
+        ensure!(first.starts_with(&format!("{} version ", lab.host.name)), "first line: {first}");
+        for line in ["commit: ", "spec: "] {
+            ensure!(out.stdout.lines().any(|one| one.starts_with(line)), "no line {line:?} in {}", out.stdout);
+        }
+        same!(out.stderr, "", "stderr");
+    }
+    Ok(())
+}
+
+fn help_of_the_program(lab: &mut Lab) -> Outcome {
+    let out = lab.call(&["--help"]).go()?.ok("help")?;
+    for word in ["create", "start", "kill", "delete", "--root", "--log-format", "--systemd-cgroup"] {
+        ensure!(out.stdout.contains(word), "help lacks {word}: {}", out.stdout);
+    }
+    Ok(())
+}
+
+fn unknown_command_fails(lab: &mut Lab) -> Outcome {
+    ensure!(lab.call(&["no-such-command"]).go()?.code != 0, "an unknown command succeeds");
+    Ok(())
+}
+
+fn unknown_flag_fails(lab: &mut Lab) -> Outcome {
+    for verb in ["create", "start", "run", "exec", "kill", "delete", "state", "list", "ps"] {
+        lab.call(&[verb, "--no-such-flag", "x"]).go()?.exits(1, verb)?;
+    }
+    Ok(())
+}
+
+fn flags_may_have_one_dash(lab: &mut Lab) -> Outcome {
+    lab.args(&["true"]).write()?;
+    let bundle = lab.bundle().to_string_lossy().into_owned();
+    lab.verb("run", &["-bundle", &bundle, "-no-subreaper"]).cwd("/").go()?.ok("run").map(|_| ())
+}
+
+fn flags_take_values_with_equals_sign(lab: &mut Lab) -> Outcome {
+    lab.args(&["true"]).write()?;
+    let bundle = format!("--bundle={}", lab.bundle().display());
+    lab.verb("run", &[&bundle, "--keep=false"]).cwd("/").go()?.ok("run")?;
+    lab.nothing_left("run --keep=false")
+}
+
+fn missing_argument_fails(lab: &mut Lab) -> Outcome {
+    for verb in ["create", "start", "run", "exec", "kill", "delete", "state", "ps", "pause", "resume"] {
+        lab.call(&[verb]).go()?.exits(1, verb)?;
+    }
+    Ok(())
+}
+
+fn too_many_arguments_fail(lab: &mut Lab) -> Outcome {
+    lab.args(&["true"]).write()?;
+    for verb in ["create", "start", "state", "pause", "resume"] {
+        lab.call(&[verb, &lab.id, "more"]).go()?.exits(1, verb)?;
+    }
+    lab.nothing_left("a command with too many arguments")
+}
+
+fn flag_without_its_value_fails(lab: &mut Lab) -> Outcome {
+    let out = lab.call(&["restore", "--lsm-mount-context"]).go()?.exits(1, "restore")?;
+    let told = out.stdout + &out.stderr;
+    ensure!(told.contains("flag needs an argument") || told.contains("requires an argument"), "{told}");
+    Ok(())
+}
+
+fn root_is_made_if_missing(lab: &mut Lab) -> Outcome {
+    lab.args(&["true"]).write()?;
+    fs::remove_dir(lab.dir.join("root"))?;
+    lab.verb("run", &[]).go()?.ok("run")?;
+    ensure!(lab.dir.join("root").exists(), "the root directory was not made");
+    Ok(())
+}
+
+fn root_separates_containers(lab: &mut Lab) -> Outcome {
+    lab.args(&["sleep", "100"]).create()?;
+    let other = lab.directory("other")?.to_string_lossy().into_owned();
+    lab.verb("state", &[])
+        .global(&["--root", &other])
+        .go()?
+        .fails_with("does not exist", "state in another root")
+        .map(|_| ())
+}
+
+fn log_format_unknown_is_refused(lab: &mut Lab) -> Outcome {
+    lab.call(&["list"]).global(&["--log-format", "xml"]).go()?.exits(1, "list").map(|_| ())
+}
+
+fn logged(lab: &Lab, format: &str, verb: &[&str]) -> Result<(String, String), Failure> {
+    let log = lab.dir.join("log");
+    let log_text = log.to_string_lossy();
+    let out = lab.call(verb).global(&["--log", &log_text, "--log-format", format]).go()?;
+    Ok((fs::read_to_string(&log)?, out.stderr))
+}
+
+fn log_text_line(lab: &mut Lab) -> Outcome {
+    let (log, _) = logged(lab, "text", &["state", "none"])?;
+    ensure!(log.starts_with("time=\"") && log.ends_with("\"\n"), "line: {log}");
+    ensure!(log.contains(" level=error msg=\"container does not exist"), "line: {log}");
+    Ok(())
+}
+
+fn log_json_line(lab: &mut Lab) -> Outcome {
+    let (log, _) = logged(lab, "json", &["state", "none"])?;
+    let line: Value = serde_json::from_str(&log)?;
+    same!(line["level"], "error", "level");
+    ensure!(line["msg"].as_str().is_some_and(|text| text.contains("does not exist")), "msg: {line}");
+    ensure!(line["time"].as_str().is_some_and(|text| text.contains('T') && text.len() >= 20), "time: {line}");
+    Ok(())
+}
+
+fn log_has_one_line_per_failure(lab: &mut Lab) -> Outcome {
+    lab.args(&["/no/such/program"]).write()?;
+    let id = lab.id.clone();
+    for verb in [&["state", "none"][..], &["start", "none"], &["kill", "none"], &["create", &id], &["run", &id]] {
+        let (log, _) = logged(lab, "json", verb)?;
+        same!(log.lines().count(), 1, "lines of {verb:?}: {log}");
+        fs::remove_file(lab.dir.join("log"))?;
+    }
+    Ok(())
+}
+
+fn log_is_appended_to(lab: &mut Lab) -> Outcome {
+    logged(lab, "text", &["state", "none"])?;
+    let (log, _) = logged(lab, "text", &["state", "none"])?;
+    same!(log.lines().count(), 2, "lines after two failures");
+    Ok(())
+}
+
+fn log_of_success_is_empty(lab: &mut Lab) -> Outcome {
+    lab.args(&["true"]).write()?;
+    let id = lab.id.clone();
+    let (log, stderr) = logged(lab, "json", &["run", &id])?;
+    same!(log + &stderr, "", "log and stderr");
+    Ok(())
+}
+
+fn log_file_leaves_the_message_on_stderr(lab: &mut Lab) -> Outcome {
+    let (_, stderr) = logged(lab, "json", &["state", "none"])?;
+    ensure!(stderr.contains("does not exist") && !stderr.contains("level"), "stderr: {stderr}");
+    same!(stderr.trim_end().lines().count(), 1, "lines on stderr");
+    Ok(())
+}
+
+/// podman reads the whole file as one object.
+fn log_of_init_failure_is_one_json_object(lab: &mut Lab) -> Outcome {
+    lab.args(&["no-such-program"]).write()?;
+    let id = lab.id.clone();
+    let (log, _) = logged(lab, "json", &["create", &id])?;
+    let line: Value = serde_json::from_str(&log)?;
+    let text = line["msg"].as_str().unwrap_or_default();
+    ensure!(text.contains("executable file not found in $PATH"), "msg: {text}");
+    Ok(())
+}
+
+fn debug_is_taken(lab: &mut Lab) -> Outcome {
+    lab.args(&["true"]).write()?;
+    let log = lab.dir.join("log").to_string_lossy().into_owned();
+    lab.verb("run", &[]).global(&["--debug", "--log", &log]).go()?.ok("run")?;
+    ensure!(fs::read_to_string(log)?.contains("level=debug"), "no debug line in the log");
+    Ok(())
+}
+
+fn spec_config(lab: &Lab, options: &[&str]) -> Result<Value, Failure> {
+    let empty = lab.directory("empty")?;
+    let mut args = vec!["spec"];
+    args.extend(options);
+    lab.call(&args).cwd(&empty).go()?.ok("spec")?;
+    Ok(serde_json::from_slice(&fs::read(empty.join("config.json"))?)?)
+}
+
+fn spec_writes_the_base_config(lab: &mut Lab) -> Outcome {
+    let got = spec_config(lab, &[])?;
+    let mut want = bundle::base();
+    want["hostname"] = got["hostname"].clone();
+    want["ociVersion"] = got["ociVersion"].clone();
+    ensure!(got["ociVersion"].as_str().is_some_and(|text| text.starts_with("1.")), "ociVersion: {}", got["ociVersion"]);
+    // Later versions add a cgroup namespace where the host has cgroup v2 alone.
+    if fs::exists("/sys/fs/cgroup/cgroup.controllers")? {
+        bundle::set(&mut want, "/linux/namespaces/-", json!({ "type": "cgroup" }));
+    }
+    for pointer in ["/process", "/root", "/mounts", "/linux/namespaces", "/linux/resources", "/linux/readonlyPaths"] {
+        same!(got.pointer(pointer), want.pointer(pointer), "{pointer}");
+    }
+    let masked = got.pointer("/linux/maskedPaths").and_then(Value::as_array).cloned().unwrap_or_default();
+    for path in ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"] {
+        ensure!(masked.contains(&json!(path)), "{path} is not masked");
+    }
+    Ok(())
+}
+
+fn spec_keeps_an_existing_file(lab: &mut Lab) -> Outcome {
+    spec_config(lab, &[])?;
+    lab.call(&["spec"]).cwd(lab.dir.join("empty")).go()?.fails_with("exist", "second spec").map(|_| ())
+}
+
+fn spec_bundle(lab: &mut Lab) -> Outcome {
+    let there = lab.directory("there")?.to_string_lossy().into_owned();
+    lab.call(&["spec", "--bundle", &there]).cwd("/").go()?.ok("spec")?;
+    ensure!(lab.dir.join("there/config.json").exists(), "no config.json in the bundle");
+    Ok(())
+}
+
+fn spec_rootless(lab: &mut Lab) -> Outcome {
+    let config = spec_config(lab, &["--rootless"])?;
+    let namespaces = config["linux"]["namespaces"].as_array().cloned().unwrap_or_default();
+    let has = |kind: &str| namespaces.iter().any(|one| one["type"] == kind);
+    ensure!(has("user") && !has("network"), "namespaces: {namespaces:?}");
+    let map = json!([{ "containerID": 0, "hostID": 0, "size": 1 }]);
+    same!(config["linux"]["uidMappings"], map, "uidMappings");
+    same!(config["linux"]["gidMappings"], map, "gidMappings");
+    ensure!(config["linux"].get("resources").is_none(), "resources: {}", config["linux"]["resources"]);
+    Ok(())
+}
+
+fn spec_runs(lab: &mut Lab) -> Outcome {
+    lab.config = spec_config(lab, &[])?;
+    lab.set("/process/terminal", false);
+    same!(lab.run_sh("echo ran")?, "ran\n", "output");
+    Ok(())
+}
+
+fn is_utc_time(text: &str) -> bool {
+    text.len() >= 20 && text.ends_with('Z') && text.as_bytes()[10] == b'T' && text.contains('.')
+}
+
+fn state_json(lab: &mut Lab) -> Outcome {
+    lab.set("/annotations", json!({ "a": "b" })).args(&["sleep", "100"]).create()?;
+    let text = lab.verb("state", &[]).go()?.ok("state")?.stdout;
+    ensure!(text.starts_with("{\n  \"ociVersion\": \""), "not indented by two spaces: {text}");
+    let mut last = 0;
+    for key in ["ociVersion", "id", "pid", "status", "bundle", "rootfs", "created", "annotations", "owner"] {
+        let at = text.find(&format!("\n  \"{key}\": ")).ok_or_else(|| Failure(format!("no key {key}: {text}")))?;
+        ensure!(at >= last, "{key} is out of order: {text}");
+        last = at;
+    }
+    let state: Value = serde_json::from_str(&text)?;
+    same!(state["rootfs"], lab.rootfs().to_string_lossy().into_owned(), "rootfs");
+    ensure!(state["created"].as_str().is_some_and(is_utc_time), "created: {}", state["created"]);
+    same!(state["owner"], "", "owner");
+    Ok(())
+}
+
+fn list_json(lab: &mut Lab) -> Outcome {
+    lab.args(&["sleep", "100"]).create()?;
+    let text = lab.call(&["list", "--format", "json"]).go()?.ok("list")?.stdout;
+    let list: Value = serde_json::from_str(&text)?;
+    same!(text.trim_end().lines().count(), 1, "lines");
+    same!(list.as_array().map(Vec::len), Some(1), "containers");
+    let state = lab.state()?;
+    for key in ["id", "pid", "status", "bundle", "created", "ociVersion", "rootfs"] {
+        same!(list[0][key], state[key], "{key}");
+    }
+    same!(list[0]["owner"], "root", "owner");
+    Ok(())
+}
+
+fn list_json_of_nothing(lab: &mut Lab) -> Outcome {
+    let text = lab.call(&["list", "-f", "json"]).go()?.ok("list")?.stdout;
+    let list: Value = serde_json::from_str(&text)?;
+    ensure!(list.is_null() || list == json!([]), "list: {text}");
+    Ok(())
+}
+
+fn list_quiet(lab: &mut Lab) -> Outcome {
+    same!(lab.call(&["list", "-q"]).go()?.ok("list")?.stdout, "", "ids before");
+    lab.args(&["sleep", "100"]).create()?;
+    for flag in ["-q", "--quiet"] {
+        same!(lab.call(&["list", flag]).go()?.ok("list")?.stdout, format!("{}\n", lab.id), "ids");
+    }
+    Ok(())
+}
+
+fn list_table(lab: &mut Lab) -> Outcome {
+    lab.args(&["sleep", "100"]).create()?;
+    let text = lab.call(&["list"]).go()?.ok("list")?.stdout;
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    same!(rows[0], ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"], "header");
+    let (pid, bundle) = (lab.pid()?.to_string(), lab.bundle().to_string_lossy().into_owned());
+    same!(rows[1][..4], [lab.id.as_str(), pid.as_str(), "created", bundle.as_str()], "row");
+    same!(rows[1].last(), Some(&"root"), "owner");
+    Ok(())
+}
+
+fn list_skips_a_broken_directory(lab: &mut Lab) -> Outcome {
+    lab.args(&["sleep", "100"]).create()?;
+    let broken = lab.dir.join("root/broken");
+    fs::create_dir(&broken)?;
+    let out = lab.call(&["list", "-q"]).go();
+    fs::remove_dir(broken)?;
+    let out = out?.ok("list")?;
+    ensure!(out.stdout.lines().any(|line| line == lab.id), "the whole container is not listed: {}", out.stdout);
+    Ok(())
+}
+
+fn list_format_unknown_is_refused(lab: &mut Lab) -> Outcome {
+    lab.call(&["list", "--format", "xml"]).go()?.exits(1, "list").map(|_| ())
+}
+
+fn ps_json(lab: &mut Lab) -> Outcome {
+    lab.up("sleep 100 & sleep 101 & wait")?;
+    wait_until("ps does not show three processes", || {
+        let pids: Vec<i64> = serde_json::from_str(&lab.verb("ps", &["--format", "json"]).go()?.ok("ps")?.stdout)?;
+        Ok(pids.len() == 3 && pids.contains(&lab.pid()?))
+    })
+}
+
+fn ps_table(lab: &mut Lab) -> Outcome {
+    lab.up("sleep 4567 & wait")?;
+    let mut text = String::new();
+    wait_until("ps does not show the process", || {
+        text = lab.verb("ps", &[]).go()?.ok("ps")?.stdout;
+        Ok(text.contains("sleep 4567"))
+    })?;
+    let header: Vec<&str> = text.lines().next().unwrap_or_default().split_whitespace().collect();
+    same!(header[..3], ["UID", "PID", "PPID"], "header");
+    same!(text.lines().count(), 3, "lines");
+    Ok(())
+}
+
+fn ps_table_with_arguments(lab: &mut Lab) -> Outcome {
+    lab.up("sleep 100")?;
+    let text = lab.call(&["ps", &lab.id, "-o", "pid,ppid,comm", "-e"]).go()?.ok("ps")?.stdout;
+    let header: Vec<&str> = text.lines().next().unwrap_or_default().split_whitespace().collect();
+    same!(header, ["PID", "PPID", "COMMAND"], "header");
+    Ok(())
+}
+
+fn pid_file(lab: &Lab) -> String {
+    lab.dir.join("pid").to_string_lossy().into_owned()
+}
+
+fn has_pid_file(lab: &Lab, want: i64) -> Outcome {
+    same!(fs::read_to_string(pid_file(lab))?, want.to_string(), "the pid file");
+    Ok(())
+}
+
+fn pid_file_of_create(lab: &mut Lab) -> Outcome {
+    fs::write(pid_file(lab), "something longer that was there before")?;
+    let file = pid_file(lab);
+    lab.args(&["sleep", "100"]).create_with(&["--pid-file", &file])?;
+    has_pid_file(lab, lab.pid()?)
+}
+
+fn pid_file_of_run(lab: &mut Lab) -> Outcome {
+    lab.args(&["sleep", "100"]).write()?;
+    lab.verb("run", &["-d", "--pid-file", &pid_file(lab)]).go()?.ok("run")?;
+    has_pid_file(lab, lab.pid()?)
+}
+
+fn pid_file_of_exec(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    lab.exec(&["-d", "--pid-file", &pid_file(lab)], &["sleep", "4568"])?.ok("exec")?;
+    let pid = fs::read_to_string(pid_file(lab))?;
+    wait_until("the pid file does not name the process", || {
+        Ok(fs::read_to_string(format!("/proc/{pid}/cmdline"))?.contains("4568"))
+    })
+}
+
+fn run_detach(lab: &mut Lab) -> Outcome {
+    lab.args(&["sleep", "100"]).write()?;
+    lab.verb("run", &["--detach"]).go()?.ok("run")?;
+    same!(lab.status()?, "running", "status");
+    Ok(())
+}
+
+fn run_keep(lab: &mut Lab) -> Outcome {
+    lab.sh("exit 7").write()?;
+    lab.verb("run", &["--keep"]).go()?.exits(7, "run --keep")?;
+    same!(lab.status()?, "stopped", "status");
+    lab.verb("delete", &[]).go()?.ok("delete")?;
+    lab.nothing_left("delete")
+}
+
+fn run_deletes_at_the_end(lab: &mut Lab) -> Outcome {
+    lab.sh("exit 7").run()?.exits(7, "run")?;
+    lab.nothing_left("run")?;
+    lab.verb("state", &[]).go()?.fails_with("does not exist", "state after run").map(|_| ())
+}
+
+fn run_forwards_signals(lab: &mut Lab) -> Outcome {
+    let ready = lab.rootfs().join("ready");
+    lab.set("/root/readonly", false);
+    lab.sh("trap 'exit 33' TERM; touch /ready; while true; do usleep 10000; done").write()?;
+    let script =
+        format!("\"$@\" & pid=$!; while ! [ -e {} ]; do sleep 0.01; done; kill -TERM $pid; wait $pid", ready.display());
+    lab.verb("run", &[]).under(&["sh", "-c", &script, "sh"]).go()?.exits(33, "run that gets TERM").map(|_| ())
+}
+
+fn run_flags_are_taken(lab: &mut Lab) -> Outcome {
+    lab.args(&["true"]).write()?;
+    let bundle = lab.bundle().to_string_lossy().into_owned();
+    let options = ["-b", &bundle, "--no-subreaper", "--no-new-keyring", "--preserve-fds", "0"];
+    lab.verb("run", &options).cwd("/").go()?.ok("run").map(|_| ())
+}
+
+fn run_no_pivot(lab: &mut Lab) -> Outcome {
+    lab.sh("ls -d /bin/busybox; echo $(ls / | grep -c lab)").write()?;
+    same!(lab.verb("run", &["--no-pivot"]).go()?.ok("run")?.stdout, "/bin/busybox\n0\n", "output");
+    Ok(())
+}
+
+fn create_flags_are_taken(lab: &mut Lab) -> Outcome {
+    lab.args(&["sleep", "100"]).write()?;
+    let bundle = lab.bundle().to_string_lossy().into_owned();
+    let options = ["--bundle", &bundle, "--no-new-keyring", "--no-pivot", "--pid-file", &pid_file(lab)];
+    lab.verb("create", &options).cwd("/").go()?.ok("create")?;
+    lab.start().map(|_| ())
+}
+
+/// Opens two files as the descriptors 3 and 4 of the runtime.
+fn with_files<'a>(lab: &Lab, call: crate::runtime::Call<'a>) -> Result<crate::runtime::Call<'a>, Failure> {
+    for name in ["three", "four"] {
+        fs::write(lab.dir.join(name), format!("{name}\n"))?;
+    }
+    let dir = lab.dir.display();
+    let script = format!("exec 3<{dir}/three 4<{dir}/four; export LISTEN_PID=$$; exec \"$@\"");
+    Ok(call.under(&["sh", "-c", &script, "sh"]))
+}
+
+fn preserve_fds(lab: &mut Lab) -> Outcome {
+    lab.sh("cat <&3; cat <&4; env").write()?;
+    let out = with_files(lab, lab.verb("run", &["--preserve-fds", "2"]))?.go()?.ok("run")?;
+    ensure!(out.stdout.starts_with("three\nfour\n") && !out.stdout.contains("LISTEN"), "output: {}", out.stdout);
+    Ok(())
+}
+
+fn preserve_fds_not_asked_for_are_closed(lab: &mut Lab) -> Outcome {
+    lab.sh("test -e /proc/1/fd/3 && echo 3; test -e /proc/1/fd/4 && echo 4; true").write()?;
+    same!(with_files(lab, lab.verb("run", &["--preserve-fds", "1"]))?.go()?.ok("run")?.stdout, "3\n", "descriptors");
+    same!(with_files(lab, lab.verb("run", &[]))?.go()?.ok("run")?.stdout, "", "descriptors without the flag");
+    Ok(())
+}
+
+fn preserve_fds_of_exec(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    let call = lab.exec_call(&["--preserve-fds", "2"], &["sh", "-c", "cat <&3; cat <&4"]);
+    same!(with_files(lab, call)?.go()?.ok("exec")?.stdout, "three\nfour\n", "output");
+    Ok(())
+}
+
+fn preserve_fds_not_open_are_refused(lab: &mut Lab) -> Outcome {
+    lab.args(&["true"]).write()?;
+    let out = with_files(lab, lab.verb("run", &["--preserve-fds", "9"]))?.go()?;
+    ensure!(out.code != 0, "seven descriptors that are not open are preserved");
+    lab.nothing_left("a refused run")
+}
+
+fn listen_fds(lab: &mut Lab) -> Outcome {
+    lab.sh("cat <&3; cat <&4; echo $LISTEN_FDS $LISTEN_PID").write()?;
+    let out = with_files(lab, lab.verb("run", &[]))?.env("LISTEN_FDS", "2").go()?.ok("run")?;
+    same!(out.stdout, "three\nfour\n2 1\n", "output");
+    Ok(())
+}
+
+/// A container with a terminal, created with a console socket; returns the terminal's master.
+fn with_console(lab: &mut Lab, script: &str) -> Result<OwnedFd, Failure> {
+    let path = lab.dir.join("tty.sock");
+    let receiver = Receiver::bind(&path)?;
+    lab.set("/process/terminal", true).sh(script).create_with(&["--console-socket", &path.to_string_lossy()])?;
+    console(&receiver)
+}
+
+fn console(receiver: &Receiver) -> Result<OwnedFd, Failure> {
+    let mut message = receiver.message()?;
+    same!(message.fds.len(), 1, "descriptors in the message");
+    ensure!(!message.bytes.is_empty() && message.bytes.len() < 4096, "payload of {} bytes", message.bytes.len());
+    Ok(message.fds.remove(0))
+}
+
+fn read_until(master: OwnedFd, end: &str) -> Result<String, Failure> {
+    let (mut file, mut text, begin) = (File::from(master), Vec::new(), Instant::now());
+    while !String::from_utf8_lossy(&text).contains(end) {
+        ensure!(begin.elapsed() < Duration::from_secs(5), "the terminal gave {:?}", String::from_utf8_lossy(&text));
+        readable(&file, Duration::from_secs(5))?;
+        let mut chunk = [0; 1024];
+        let count = file.read(&mut chunk)?;
+        text.extend(&chunk[..count]);
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn console_socket_of_create(lab: &mut Lab) -> Outcome {
+    let master = with_console(lab, "test -t 0 && test -t 1 && test -t 2 && tty; echo end; sleep 100")?;
+    lab.start()?;
+    let text = read_until(master, "end")?;
+    ensure!(text.contains("/dev/"), "text: {text:?}");
+    Ok(())
+}
+
+fn console_socket_of_exec(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    let path = lab.dir.join("tty.sock");
+    let receiver = Receiver::bind(&path)?;
+    let options = ["--tty", "--detach", "--console-socket", &path.to_string_lossy()];
+    lab.exec(&options, &["sh", "-c", "test -t 0 && echo end; sleep 100"])?.ok("exec")?;
+    read_until(console(&receiver)?, "end").map(|_| ())
+}
+
+fn console_socket_without_terminal_is_refused(lab: &mut Lab) -> Outcome {
+    let path = lab.dir.join("tty.sock");
+    let _receiver = Receiver::bind(&path)?;
+    lab.args(&["true"]).write()?;
+    let out = lab.verb("create", &["--console-socket", &path.to_string_lossy()]).go()?;
+    out.fails_with("cannot use console socket", "create").map(|_| ())
+}
+
+fn console_socket_missing_is_refused(lab: &mut Lab) -> Outcome {
+    lab.set("/process/terminal", true).args(&["true"]).write()?;
+    let out = lab.verb("create", &[]).go()?;
+    out.fails_with("cannot allocate tty if", "create")?;
+    lab.nothing_left("a refused create")
+}
+
+fn console_size(lab: &mut Lab) -> Outcome {
+    lab.set("/process/consoleSize", json!({ "height": 31, "width": 97 }));
+    let master = with_console(lab, "stty size; echo end; sleep 100")?;
+    lab.start()?;
+    let text = read_until(master, "end")?;
+    ensure!(text.contains("31 97"), "stty size: {text}");
+    Ok(())
+}
+
+fn console_is_the_controlling_terminal(lab: &mut Lab) -> Outcome {
+    let master = with_console(lab, "echo through > /dev/tty; echo on > /dev/console; echo end; sleep 100")?;
+    lab.start()?;
+    let text = read_until(master, "end")?;
+    ensure!(text.contains("through") && text.lines().any(|line| line == "on"), "text: {text:?}");
+    Ok(())
+}
+
+fn console_owner_is_the_user(lab: &mut Lab) -> Outcome {
+    lab.set("/process/user", json!({ "uid": 1815, "gid": 1852 }));
+    let master = with_console(lab, "stat -L -c 'owner %u' /proc/self/fd/0; echo end; sleep 100")?;
+    lab.start()?;
+    let text = read_until(master, "end")?;
+    ensure!(text.contains("owner 1815"), "text: {text:?}");
+    Ok(())
+}
+
+fn pidfd_socket_of_create(lab: &mut Lab) -> Outcome {
+    let path = lab.dir.join("pidfd.sock");
+    let receiver = Receiver::bind(&path)?;
+    lab.args(&["sleep", "100"]).create_with(&["--pidfd-socket", &path.to_string_lossy()])?;
+    let message = receiver.message()?;
+    same!(message.fds.len(), 1, "descriptors in the message");
+    let info = format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(&message.fds[0]));
+    let info = fs::read_to_string(info)?;
+    ensure!(info.contains(&format!("Pid:\t{}\n", lab.pid()?)), "fdinfo: {info}");
+    Ok(())
+}
+
+fn foreground_terminal(lab: &mut Lab) -> Outcome {
+    lab.set("/process/terminal", true).sh("test -t 0 && test -t 1 && echo terminal; exit 5").write()?;
+    let root = lab.dir.join("root");
+    let command = format!("{} --root {} run {}", lab.host.runtime.display(), root.display(), lab.id);
+    let out = std::process::Command::new("timeout")
+        .args(["10", "script", "-qec", &command, "/dev/null"])
+        .current_dir(lab.bundle())
+        .stdin(std::process::Stdio::null())
+        .output()?;
+    let text = String::from_utf8_lossy(&out.stdout);
+    ensure!(text.contains("terminal"), "output: {text:?}");
+    same!(out.status.code(), Some(5), "exit status");
+    Ok(())
+}
+
+const TRAPS: &str =
+    "for s in TERM USR1 USR2 HUP; do trap \"echo $s\" $s; done; echo ready; while true; do usleep 5000; done";
+
+fn kill_default_is_term(lab: &mut Lab) -> Outcome {
+    lab.up(TRAPS)?;
+    wait_until("not ready", || Ok(lab.output().contains("ready")))?;
+    lab.verb("kill", &[]).go()?.ok("kill")?;
+    wait_until("TERM did not come", || Ok(lab.output().contains("TERM")))
+}
+
+fn kill_takes_names_and_numbers(lab: &mut Lab) -> Outcome {
+    lab.up(TRAPS)?;
+    wait_until("not ready", || Ok(lab.output().contains("ready")))?;
+    for (round, signal) in ["USR1", "SIGUSR1", "usr1", "10", "sigusr1"].iter().enumerate() {
+        lab.call(&["kill", &lab.id, signal]).go()?.ok(signal)?;
+        wait_until(signal, || Ok(lab.output().matches("USR1").count() == round + 1))?;
+    }
+    Ok(())
+}
+
+fn kill_refuses_an_unknown_signal(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    for signal in ["NONE", "SIGNONE", "9x"] {
+        lab.call(&["kill", &lab.id, signal]).go()?.exits(1, signal)?;
+    }
+    same!(lab.status()?, "running", "status");
+    Ok(())
+}
+
+fn kill_all_reaches_every_process(lab: &mut Lab) -> Outcome {
+    lab.without_namespace("pid").up("sleep 4569 & sleep 4570 & wait")?;
+    wait_until("not three processes", || {
+        let pids: Vec<i64> = serde_json::from_str(&lab.verb("ps", &["-f", "json"]).go()?.ok("ps")?.stdout)?;
+        Ok(pids.len() == 3)
+    })?;
+    lab.call(&["kill", "--all", &lab.id, "KILL"]).go()?.ok("kill --all")?;
+    lab.wait_for("stopped")?;
+    wait_until("processes are left in the cgroup", || {
+        Ok(lab
+            .cgroups()
+            .iter()
+            .all(|path| fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|pids| pids.is_empty())))
+    })
+}
+
+fn kill_all_of_stopped_succeeds(lab: &mut Lab) -> Outcome {
+    lab.up("true")?;
+    lab.wait_for("stopped")?;
+    lab.call(&["kill", "--all", &lab.id, "KILL"]).go()?.ok("kill --all").map(|_| ())
+}
+
+fn pause_stops_and_resume_continues(lab: &mut Lab) -> Outcome {
+    lab.up("while true; do echo tick; usleep 5000; done")?;
+    wait_until("no output", || Ok(!lab.output().is_empty()))?;
+    lab.verb("pause", &[]).go()?.ok("pause")?;
+    let before = lab.output().len();
+    std::thread::sleep(Duration::from_millis(60));
+    same!(lab.output().len(), before, "output while paused");
+    lab.verb("resume", &[]).go()?.ok("resume")?;
+    wait_until("no output after resume", || Ok(lab.output().len() > before))
+}
+
+fn pause_of_paused_fails(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    lab.verb("pause", &[]).go()?.ok("pause")?;
+    lab.verb("pause", &[]).go()?.exits(1, "second pause")?;
+    same!(lab.status()?, "paused", "status");
+    Ok(())
+}
+
+fn pause_of_created_is_allowed_or_refused(lab: &mut Lab) -> Outcome {
+    lab.args(&["sleep", "100"]).create()?;
+    let paused = lab.verb("pause", &[]).go()?.code == 0;
+    same!(lab.status()?, if paused { "paused" } else { "created" }, "status");
+    Ok(())
+}
+
+fn resume_of_running_fails(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    lab.verb("resume", &[]).go()?.fails_with("not paused", "resume").map(|_| ())
+}
+
+fn pause_of_stopped_fails(lab: &mut Lab) -> Outcome {
+    lab.up("true")?;
+    lab.wait_for("stopped")?;
+    lab.verb("pause", &[]).go()?.exits(1, "pause of stopped")?;
+    same!(lab.status()?, "stopped", "status");
+    Ok(())
+}
+
+fn features_json(lab: &mut Lab) -> Outcome {
+    let out = lab.call(&["features"]).go()?.ok("features")?;
+    same!(out.stderr, "", "stderr");
+    let features: Value = serde_json::from_str(&out.stdout)?;
+    for pointer in [
+        "/ociVersionMin",
+        "/ociVersionMax",
+        "/hooks/0",
+        "/mountOptions/0",
+        "/linux/namespaces/0",
+        "/linux/capabilities/0",
+        "/linux/cgroup/v1",
+        "/linux/seccomp/enabled",
+        "/linux/seccomp/actions/0",
+        "/linux/seccomp/operators/0",
+    ] {
+        ensure!(features.pointer(pointer).is_some(), "no {pointer}");
+    }
+    for option in ["ro", "rbind", "rro", "tmpcopyup"] {
+        ensure!(
+            features["mountOptions"].as_array().is_some_and(|all| all.contains(&json!(option))),
+            "no mount option {option}"
+        );
+    }
+    Ok(())
+}
+
+fn exec_status(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    for status in [0, 1, 42] {
+        lab.exec(&[], &["sh", "-c", &format!("echo out; echo err >&2; exit {status}")])?.exits(status, "exec")?;
+    }
+    Ok(())
+}
+
+fn exec_status_by_signal(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    lab.exec(&[], &["sh", "-c", "kill -KILL $$"])?.exits(128 + 9, "exec")?;
+    lab.exec(&[], &["sh", "-c", "kill -TERM $$"])?.exits(128 + 15, "exec").map(|_| ())
+}
+
+fn exec_of_a_missing_program_is_255(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    let out = lab.exec(&[], &["no-such-program"])?.exits(255, "exec of a program that is not in PATH")?;
+    ensure!(out.stderr.contains("executable file not found in $PATH"), "stderr: {}", out.stderr);
+    let out = lab.exec(&[], &["/no/such/program"])?.exits(255, "exec of a missing program")?;
+    ensure!(out.stderr.contains("no such file or directory"), "stderr: {}", out.stderr);
+    Ok(())
+}
+
+fn exec_of_a_program_without_permission_is_255(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    let out = lab.exec(&[], &["/etc/passwd"])?.exits(255, "exec of a text file")?;
+    ensure!(out.stderr.contains("permission denied"), "stderr: {}", out.stderr);
+    Ok(())
+}
+
+fn exec_of_an_unknown_id_fails(lab: &mut Lab) -> Outcome {
+    let out = lab.exec(&[], &["true"])?;
+    ensure!(out.code != 0 && out.stderr.contains("does not exist"), "exit status {}: {}", out.code, out.stderr);
+    Ok(())
+}
+
+fn exec_without_a_command_fails(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    ensure!(lab.exec(&[], &[])?.code != 0, "exec without a command succeeds");
+    Ok(())
+}
+
+fn exec_in_stopped_fails(lab: &mut Lab) -> Outcome {
+    lab.up("true")?;
+    lab.wait_for("stopped")?;
+    let out = lab.exec(&[], &["true"])?.exits(255, "exec in stopped")?;
+    ensure!(out.stderr.contains("cannot exec in a stopped container"), "stderr: {}", out.stderr);
+    Ok(())
+}
+
+fn exec_in_created_works(lab: &mut Lab) -> Outcome {
+    lab.args(&["sleep", "100"]).create()?;
+    same!(lab.exec(&[], &["echo", "in"])?.ok("exec")?.stdout, "in\n", "output");
+    same!(lab.status()?, "created", "status");
+    Ok(())
+}
+
+fn exec_in_paused_fails(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    lab.verb("pause", &[]).go()?.ok("pause")?;
+    let out = lab.exec(&[], &["true"])?;
+    ensure!(out.code != 0 && out.stderr.contains("paused"), "exit status {}: {}", out.code, out.stderr);
+    Ok(())
+}
+
+fn exec_ignore_paused(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    lab.verb("pause", &[]).go()?.ok("pause")?;
+    // The joined cgroup is frozen: the command ends only after the container is resumed.
+    let resume = format!(
+        "\"$@\" & sleep 0.2; \"$3\" --root {0} resume {1} || {2} --root {0} resume {1}; wait $!",
+        lab.dir.join("root").display(),
+        lab.id,
+        lab.host.runtime.display()
+    );
+    let out =
+        lab.exec_call(&["--ignore-paused"], &["echo", "in"]).under(&["sh", "-c", &resume, "sh"]).go()?.ok("exec")?;
+    ensure!(out.stdout.contains("in\n"), "output: {}", out.stdout);
+    Ok(())
+}
+
+fn exec_passes_stdin(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    same!(lab.exec_call(&[], &["cat"]).stdin("given\n").go()?.ok("exec")?.stdout, "given\n", "output");
+    Ok(())
+}
+
+fn exec_inherits_the_containers_process(lab: &mut Lab) -> Outcome {
+    lab.set("/process/cwd", "/home").set("/process/env/-", "FROM=config").set("/process/oomScoreAdj", 77);
+    lab.set("/process/rlimits", json!([{ "type": "RLIMIT_SIGPENDING", "soft": 77, "hard": 88 }]));
+    lab.up_idle()?;
+    let script = "pwd; echo $FROM; cat /proc/self/oom_score_adj; awk '/pending/ {print $4}' /proc/self/limits; grep -e NoNewPrivs -e CapBnd /proc/self/status";
+    let out = lab.exec(&[], &["sh", "-c", script])?.ok("exec")?;
+    same!(out.stdout, "/home\nconfig\n77\n77\nCapBnd:\t0000000020000420\nNoNewPrivs:\t1\n", "what exec inherits");
+    Ok(())
+}
+
+fn exec_cwd(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    same!(lab.exec(&["--cwd", "/etc"], &["readlink", "/proc/self/cwd"])?.ok("exec")?.stdout, "/etc\n", "cwd");
+    Ok(())
+}
+
+fn exec_cwd_through_a_descriptor_is_refused(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    for fd in 3..20 {
+        let out = lab.exec(&["--cwd", &format!("/proc/self/fd/{fd}")], &["ls", ".."])?;
+        ensure!(out.code != 0, "descriptor {fd} became the working directory: {}", out.stdout);
+    }
+    Ok(())
+}
+
+fn exec_env(lab: &mut Lab) -> Outcome {
+    lab.set("/process/env/-", "A=config").up_idle()?;
+    let out = lab.exec(&["-e", "A=1", "-e", "B=2 3"], &["sh", "-c", "echo $A $B $TERM"])?.ok("exec")?;
+    same!(out.stdout, "1 2 3 xterm\n", "variables");
+    same!(lab.exec(&["--env", "A=4"], &["sh", "-c", "echo $A"])?.ok("exec")?.stdout, "4\n", "variable by --env");
+    Ok(())
+}
+
+fn exec_user(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    for (user, want) in [("1815:1852", "1815 1852"), ("7", "7 0"), ("0:9", "0 9")] {
+        let out = lab.exec(&["--user", user], &["sh", "-c", "echo $(id -u) $(id -g)"])?.ok("exec")?;
+        same!(out.stdout.trim_end(), want, "user and group for {user}");
+    }
+    Ok(())
+}
+
+fn exec_user_sets_home(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    let home = lab.exec(&["-u", "1815:1852"], &["sh", "-c", "echo $HOME"])?.ok("exec")?.stdout;
+    same!(home, "/home/ada\n", "HOME");
+    Ok(())
+}
+
+fn exec_additional_gids(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    let out = lab.exec(&["-g", "31", "-g", "32"], &["grep", "Groups", "/proc/self/status"])?.ok("exec")?;
+    same!(out.stdout.split_whitespace().collect::<Vec<_>>(), ["Groups:", "31", "32"], "groups");
+    Ok(())
+}
+
+fn exec_cap(lab: &mut Lab) -> Outcome {
+    lab.set("/process/capabilities/bounding/-", "CAP_NET_RAW").set("/process/capabilities/permitted/-", "CAP_NET_RAW");
+    lab.up_idle()?;
+    let effective = |options: &[&str]| -> Result<String, Failure> {
+        Ok(lab.exec(options, &["grep", "CapEff", "/proc/self/status"])?.ok("exec")?.stdout)
+    };
+    let bits = effective(&["--cap", "CAP_NET_RAW"])?;
+    ensure!(bits.trim_end().ends_with("2420"), "effective capabilities: {bits}");
+    Ok(())
+}
+
+fn exec_no_new_privs(lab: &mut Lab) -> Outcome {
+    lab.set("/process/noNewPrivileges", false).up_idle()?;
+    let command = ["grep", "NoNewPrivs", "/proc/self/status"];
+    same!(lab.exec(&[], &command)?.ok("exec")?.stdout, "NoNewPrivs:\t0\n", "without the flag");
+    same!(lab.exec(&["--no-new-privs"], &command)?.ok("exec")?.stdout, "NoNewPrivs:\t1\n", "with the flag");
+    Ok(())
+}
+
+fn exec_process_file(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    let process = lab.dir.join("process.json");
+    fs::write(
+        &process,
+        serde_json::to_vec(&json!({
+            "terminal": false, "user": { "uid": 11, "gid": 12, "additionalGids": [13] }, "cwd": "/etc",
+            "args": ["sh", "-c", "echo $(id -u) $(id -g) $PWD $ONLY"], "env": ["PATH=/bin", "ONLY=this"]
+        }))?,
+    )?;
+    for flag in ["--process", "-p"] {
+        let out = lab.exec(&[flag, &process.to_string_lossy()], &[])?.ok("exec")?;
+        same!(out.stdout, "11 12 /etc this\n", "output");
+    }
+    Ok(())
+}
+
+fn exec_detach(lab: &mut Lab) -> Outcome {
+    lab.set("/root/readonly", false).up_idle()?;
+    let begin = Instant::now();
+    lab.exec(&["--detach"], &["sh", "-c", "touch /ran; sleep 30"])?.ok("exec")?;
+    ensure!(begin.elapsed() < Duration::from_secs(5), "exec --detach waited");
+    wait_until("the process did not run", || Ok(lab.rootfs().join("ran").exists()))
+}
+
+fn exec_tty(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    let root = lab.dir.join("root");
+    let command = format!(
+        "{} --root {} exec -t {} sh -c 'test -t 0 && echo terminal; exit 6'",
+        lab.host.runtime.display(),
+        root.display(),
+        lab.id
+    );
+    let out = std::process::Command::new("timeout")
+        .args(["10", "script", "-qec", &command, "/dev/null"])
+        .stdin(std::process::Stdio::null())
+        .output()?;
+    let text = String::from_utf8_lossy(&out.stdout);
+    ensure!(text.contains("terminal"), "output: {text:?}");
+    same!(out.status.code(), Some(6), "exit status");
+    Ok(())
+}
+
+fn exec_is_in_the_containers_cgroup(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    let own = fs::read_to_string(format!("/proc/{}/cgroup", lab.pid()?))?;
+    lab.exec(&["-d", "--pid-file", &pid_file(lab)], &["sleep", "100"])?.ok("exec")?;
+    let pid = fs::read_to_string(pid_file(lab))?;
+    same!(fs::read_to_string(format!("/proc/{pid}/cgroup"))?, own, "cgroups");
+    Ok(())
+}
+
+fn exec_keeps_arguments_that_look_like_flags(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    same!(lab.exec(&[], &["echo", "--user", "-t", "--", "x"])?.ok("exec")?.stdout, "--user -t -- x\n", "arguments");
+    Ok(())
+}

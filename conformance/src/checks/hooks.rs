@@ -1,0 +1,303 @@
+//! Hooks: when each kind runs, where, and with what.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::check::{Check, Failure, Outcome};
+use crate::runtime::Lab;
+
+/// The kinds that run at create, in their order.
+const AT_CREATE: [&str; 3] = ["prestart", "createRuntime", "createContainer"];
+
+pub(super) fn checks() -> Vec<Check> {
+    let mut checks = checks!(
+        "hooks",
+        order_of_all_kinds "runtime.md#lifecycle",
+        order_within_a_kind "config.md#posix-platform-hooks",
+        poststart_runs_at_start "config.md#poststart",
+        start_container_runs_at_start "config.md#startcontainer-hooks",
+        poststop_runs_at_delete "config.md#poststop",
+        poststop_runs_after_a_foreground_run "config.md#poststop",
+        poststop_sees_the_container_gone "config.md#poststop",
+        poststop_failing_does_not_stop_delete "runtime.md#lifecycle",
+        poststart_failing_is_an_error_or_a_warning "runtime.md#lifecycle",
+        args_are_passed "config.md#posix-platform-hooks",
+        env_is_exactly_that_of_the_hook "config.md#posix-platform-hooks",
+        timeout_ends_a_hook "config.md#posix-platform-hooks",
+        path_must_be_absolute "config.md#posix-platform-hooks",
+        prestart_runs_in_the_runtimes_namespaces "config.md#prestart",
+        create_container_runs_in_the_containers_namespaces "config.md#createcontainer-hooks",
+        create_container_path_is_on_the_host "config.md#createcontainer-hooks",
+        start_container_path_is_in_the_container "config.md#startcontainer-hooks",
+        create_runtime_sees_the_namespaces_made "config.md#createruntime-hooks",
+    );
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
+        checks.push(Check::new(
+            format!("hooks::state_on_stdin_of_{kind}"),
+            "config.md#posix-platform-hooks",
+            move |lab: &mut Lab| state_on_stdin(lab, kind),
+        ));
+    }
+    for kind in AT_CREATE {
+        checks.push(Check::new(
+            format!("hooks::failing_{kind}_leaves_nothing"),
+            "runtime.md#lifecycle",
+            move |lab: &mut Lab| {
+                let reason = lab.refused(|lab| {
+                    hook(lab, kind, "exit 3").expect("the script is written");
+                })?;
+                ensure!(reason.contains("hook"), "the reason does not speak of a hook: {reason}");
+                Ok(())
+            },
+        ));
+    }
+    checks.push(Check::new(
+        "hooks::failing_startContainer_stops_the_process",
+        "runtime.md#lifecycle",
+        |lab: &mut Lab| {
+            lab.sh("echo ran");
+            lab.set("/hooks/startContainer/-", json!({ "path": "/bin/false" })).create()?;
+            let _ = lab.verb("start", &[]).go()?;
+            lab.wait_for("stopped")?;
+            ensure!(!lab.output().contains("ran\n"), "the process ran after a failed startContainer hook");
+            Ok(())
+        },
+    ));
+    checks
+}
+
+/// Adds a hook that runs a shell script; `$LOG` in it is a directory that host and container share under one path.
+fn hook(lab: &mut Lab, kind: &str, script: &str) -> Outcome {
+    let log = lab.directory("log")?;
+    let pointer = format!("/hooks/{kind}/-");
+    let env = json!([format!("LOG={}", log.display()), "PATH=/bin:/usr/bin"]);
+    lab.set(&pointer, json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": env }));
+    let shown = log.to_string_lossy().into_owned();
+    if !lab.config["mounts"].as_array().is_some_and(|mounts| mounts.iter().any(|mount| mount["destination"] == shown)) {
+        lab.mount(&shown, "bind", &log, &["bind", "rw"]);
+    }
+    Ok(())
+}
+
+fn log(lab: &Lab, name: &str) -> Result<String, Failure> {
+    fs::read_to_string(lab.dir.join("log").join(name)).map_err(|error| Failure(format!("the hook's {name}: {error}")))
+}
+
+fn order_of_all_kinds(lab: &mut Lab) -> Outcome {
+    for kind in ["poststop", "poststart", "startContainer", "createContainer", "createRuntime", "prestart"] {
+        hook(lab, kind, &format!("echo {kind} >> $LOG/order"))?;
+    }
+    let shown = lab.dir.join("log/order");
+    lab.sh(&format!("echo process >> {}; sleep 100", shown.display())).create()?;
+    same!(log(lab, "order")?, "prestart\ncreateRuntime\ncreateContainer\n", "hooks that ran at create");
+    lab.start()?;
+    crate::runtime::wait_until("the process did not run", || Ok(log(lab, "order")?.contains("process")))?;
+    let order = log(lab, "order")?;
+    let at = |word: &str| order.find(word);
+    ensure!(at("createContainer\n") < at("startContainer\n"), "startContainer did not run: {order}");
+    ensure!(at("startContainer\n") < at("process\n"), "the process came before startContainer: {order}");
+    ensure!(at("startContainer\n") < at("poststart\n"), "poststart did not come last: {order}");
+    lab.verb("delete", &["--force"]).go()?.ok("delete")?;
+    ensure!(log(lab, "order")?.ends_with("poststop\n"), "poststop did not come last: {}", log(lab, "order")?);
+    Ok(())
+}
+
+fn order_within_a_kind(lab: &mut Lab) -> Outcome {
+    for number in 1..=3 {
+        hook(lab, "createRuntime", &format!("cat >/dev/null; echo {number} >> $LOG/order"))?;
+    }
+    lab.args(&["true"]).run()?.ok("run")?;
+    same!(log(lab, "order")?, "1\n2\n3\n", "order");
+    Ok(())
+}
+
+fn runs_at_start(lab: &mut Lab, kind: &str) -> Outcome {
+    hook(lab, kind, "touch $LOG/ran")?;
+    lab.args(&["sleep", "100"]).create()?;
+    ensure!(!lab.dir.join("log/ran").exists(), "{kind} ran at create");
+    lab.start()?;
+    crate::runtime::wait_until("the hook did not run", || Ok(lab.dir.join("log/ran").exists()))
+}
+
+fn poststart_runs_at_start(lab: &mut Lab) -> Outcome {
+    runs_at_start(lab, "poststart")
+}
+
+fn start_container_runs_at_start(lab: &mut Lab) -> Outcome {
+    runs_at_start(lab, "startContainer")
+}
+
+fn poststop_runs_at_delete(lab: &mut Lab) -> Outcome {
+    hook(lab, "poststop", "touch $LOG/ran")?;
+    lab.up("true")?;
+    lab.wait_for("stopped")?;
+    ensure!(!lab.dir.join("log/ran").exists(), "poststop ran before delete");
+    lab.verb("delete", &[]).go()?.ok("delete")?;
+    log(lab, "ran").map(|_| ())
+}
+
+fn poststop_runs_after_a_foreground_run(lab: &mut Lab) -> Outcome {
+    hook(lab, "poststop", "touch $LOG/ran")?;
+    lab.args(&["true"]).run()?.ok("run")?;
+    log(lab, "ran").map(|_| ())
+}
+
+fn poststop_sees_the_container_gone(lab: &mut Lab) -> Outcome {
+    hook(lab, "poststop", "cat > $LOG/state")?;
+    lab.up_idle()?;
+    let pid = lab.pid()?;
+    lab.verb("delete", &["--force"]).go()?.ok("delete")?;
+    let state: Value = serde_json::from_str(&log(lab, "state")?)?;
+    same!(state["status"], "stopped", "status given to poststop");
+    ensure!(!fs::exists(format!("/proc/{pid}/ns/mnt"))?, "the init lives");
+    Ok(())
+}
+
+fn poststop_failing_does_not_stop_delete(lab: &mut Lab) -> Outcome {
+    hook(lab, "poststop", "exit 1")?;
+    hook(lab, "poststop", "touch $LOG/second")?;
+    lab.up("true")?;
+    lab.wait_for("stopped")?;
+    lab.verb("delete", &[]).go()?;
+    log(lab, "second")?;
+    lab.nothing_left("delete with a failing poststop hook")
+}
+
+/// The specification says in two places that the lifecycle goes on, and that an error is generated; both are allowed,
+/// but the process must have run.
+fn poststart_failing_is_an_error_or_a_warning(lab: &mut Lab) -> Outcome {
+    hook(lab, "poststart", "touch $LOG/ran; exit 1")?;
+    lab.args(&["sleep", "100"]).write()?;
+    let create = lab.verb("create", &[]).go()?;
+    let start = lab.verb("start", &[]).go()?;
+    log(lab, "ran")?;
+    let told = [create.stderr, start.stderr].concat();
+    ensure!(told.contains("hook"), "nobody is told of the failed hook: {told:?}");
+    Ok(())
+}
+
+fn args_are_passed(lab: &mut Lab) -> Outcome {
+    let script = lab.script("hook", "#!/bin/sh\nprintf '<%s>' \"$@\" > ${0%/*}/seen\n")?;
+    lab.set("/hooks/prestart/-", json!({ "path": script.to_string_lossy(), "args": ["zero", "", "a b", "$x"] }));
+    lab.args(&["true"]).run()?.ok("run")?;
+    same!(fs::read_to_string(lab.dir.join("seen"))?, "<><a b><$x>", "arguments");
+    Ok(())
+}
+
+fn env_is_exactly_that_of_the_hook(lab: &mut Lab) -> Outcome {
+    let seen = lab.dir.join("seen");
+    let args = json!(["cp", "/proc/self/environ", seen.to_string_lossy()]);
+    lab.set("/hooks/prestart/-", json!({ "path": "/bin/cp", "args": args, "env": ["A=1", "B="] }))
+        .args(&["true"])
+        .write()?;
+    lab.verb("run", &[]).env("OUTER_SECRET", "leaked").go()?.ok("run")?;
+    let seen = fs::read_to_string(seen)?;
+    let mut variables: Vec<&str> = seen.split_terminator('\0').collect();
+    variables.sort_unstable();
+    same!(variables, ["A=1", "B="], "environment");
+    Ok(())
+}
+
+fn timeout_ends_a_hook(lab: &mut Lab) -> Outcome {
+    lab.set("/hooks/createRuntime/-", json!({ "path": "/bin/sleep", "args": ["sleep", "8"], "timeout": 1 }));
+    lab.args(&["true"]).write()?;
+    let begin = Instant::now();
+    let out = lab.verb("create", &[]).go()?;
+    ensure!(out.code != 0, "create succeeds after the time limit of its hook");
+    ensure!(begin.elapsed() < Duration::from_secs(4), "create took {:?}", begin.elapsed());
+    lab.nothing_left("a create whose hook ran out of time")
+}
+
+fn path_must_be_absolute(lab: &mut Lab) -> Outcome {
+    lab.refused(|lab| {
+        lab.set("/hooks/createRuntime/-", json!({ "path": "sh", "args": ["sh", "-c", "true"] }));
+    })?;
+    Ok(())
+}
+
+const NAMESPACES: &str = "readlink /proc/self/ns/mnt /proc/self/ns/pid /proc/self/ns/uts";
+
+fn prestart_runs_in_the_runtimes_namespaces(lab: &mut Lab) -> Outcome {
+    for kind in ["prestart", "createRuntime", "poststart", "poststop"] {
+        hook(lab, kind, &format!("{NAMESPACES} > $LOG/{kind}"))?;
+    }
+    lab.args(&["true"]).run()?.ok("run")?;
+    for kind in ["prestart", "createRuntime", "poststart", "poststop"] {
+        let mut want = String::new();
+        for name in ["mnt", "pid", "uts"] {
+            want += &format!("{}\n", fs::read_link(format!("/proc/self/ns/{name}"))?.display());
+        }
+        same!(log(lab, kind)?, want, "namespaces of {kind}");
+    }
+    Ok(())
+}
+
+fn create_container_runs_in_the_containers_namespaces(lab: &mut Lab) -> Outcome {
+    hook(lab, "createContainer", "readlink /proc/self/ns/mnt > $LOG/seen")?;
+    lab.args(&["sleep", "100"]).create()?;
+    let inside = fs::read_link(format!("/proc/{}/ns/mnt", lab.pid()?))?;
+    same!(log(lab, "seen")?.trim(), inside.to_string_lossy(), "mount namespace of the hook");
+    Ok(())
+}
+
+fn create_container_path_is_on_the_host(lab: &mut Lab) -> Outcome {
+    let script = lab.script("only-here", "#!/bin/sh\npwd -P > ${0%/*}/seen\n")?;
+    lab.set("/hooks/createContainer/-", json!({ "path": script.to_string_lossy() }))
+        .args(&["true"])
+        .run()?
+        .ok("run")?;
+    ensure!(lab.dir.join("seen").exists(), "the hook did not run");
+    Ok(())
+}
+
+fn start_container_path_is_in_the_container(lab: &mut Lab) -> Outcome {
+    lab.script("bundle/rootfs/bin/only-there", "#!/bin/sh\nhostname; echo $$ hook\n")?;
+    lab.set("/hostname", "inside").set("/root/readonly", false);
+    lab.script("bundle/rootfs/bin/only-there", "#!/bin/sh\nhostname > /seen\n")?;
+    lab.set("/hooks/startContainer/-", json!({ "path": "/bin/only-there", "env": ["PATH=/bin"] }));
+    same!(lab.run_sh("cat /seen")?, "inside\n", "hostname that the hook saw");
+    Ok(())
+}
+
+fn create_runtime_sees_the_namespaces_made(lab: &mut Lab) -> Outcome {
+    hook(
+        lab,
+        "createRuntime",
+        "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); readlink /proc/$pid/ns/net > $LOG/seen",
+    )?;
+    lab.args(&["sleep", "100"]).create()?;
+    let inside = fs::read_link(format!("/proc/{}/ns/net", lab.pid()?))?;
+    same!(log(lab, "seen")?.trim(), inside.to_string_lossy(), "network namespace that the hook found");
+    ensure!(inside != fs::read_link("/proc/self/ns/net")?, "the container is in the host's network namespace");
+    Ok(())
+}
+
+fn state_on_stdin(lab: &mut Lab, kind: &str) -> Outcome {
+    hook(lab, kind, "cat > $LOG/state")?;
+    lab.set("/annotations", json!({ "org.example.note": "kept" })).args(&["sleep", "100"]).create()?;
+    let pid = lab.pid()?;
+    lab.start()?;
+    if kind == "startContainer" {
+        crate::runtime::wait_until("the hook did not run", || {
+            Ok(log(lab, "state").is_ok_and(|text| text.ends_with('}')))
+        })?;
+    }
+    lab.verb("delete", &["--force"]).go()?.ok("delete")?;
+    let state: Value = serde_json::from_str(&log(lab, "state")?)?;
+    same!(state["id"], lab.id, "id");
+    same!(state["bundle"], lab.bundle().to_string_lossy().into_owned(), "bundle");
+    same!(state["annotations"]["org.example.note"], "kept", "annotation");
+    ensure!(state["ociVersion"].as_str().is_some_and(|version| version.starts_with("1.")), "ociVersion: {state}");
+    let (status, pids): (&[&str], Vec<i64>) = match kind {
+        "poststop" => (&["stopped"], vec![0]),
+        "poststart" => (&["running"], vec![pid]),
+        // Seen from inside, the process is number 1.
+        "startContainer" => (&["created"], vec![1, pid]),
+        _ => (&["creating", "created"], vec![1, pid]),
+    };
+    ensure!(status.iter().any(|one| state["status"] == *one), "status: {}, want {status:?}", state["status"]);
+    ensure!(pids.contains(&state["pid"].as_i64().unwrap_or(0)), "pid: {}, want one of {pids:?}", state["pid"]);
+    Ok(())
+}

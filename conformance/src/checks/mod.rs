@@ -1,0 +1,30 @@
+//! The checks, one file per area.
+
+use crate::check::Check;
+
+mod cgroups;
+mod cli;
+mod errors;
+mod hooks;
+mod lifecycle;
+mod mounts;
+mod namespaces;
+mod process;
+mod seccomp;
+
+/// Every check of every area.
+pub fn all() -> Vec<Check> {
+    let areas = [
+        lifecycle::checks(),
+        cli::checks(),
+        process::checks(),
+        mounts::checks(),
+        mounts::safety(),
+        namespaces::checks(),
+        hooks::checks(),
+        cgroups::checks(),
+        seccomp::checks(),
+        errors::checks(),
+    ];
+    areas.into_iter().flatten().collect()
+}
