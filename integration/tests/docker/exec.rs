@@ -58,14 +58,15 @@ fn exec_on_a_terminal_resizes(f: &Fixture) {
     let c = sleeper(f, "");
     let mut pty = f.pty(&format!("exec -it {c} sh"));
     pty.expect("# ");
-    // The client sets the first size only after the start.
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    pty.send("stty size\n");
-    pty.expect("24 80");
+    // The client sets the size only after the start, and again when told of a change.
+    let size = |size: &str| {
+        format!("until [ \"$(stty size)\" = \"{size}\" ]; do sleep 0.1; done 2>/dev/null; echo it is $((1 + 1))\n")
+    };
+    pty.send(&size("24 80"));
+    pty.expect("it is 2");
     pty.resize(50, 132);
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    pty.send("stty size\n");
-    pty.expect("50 132");
+    pty.send(&size("50 132"));
+    pty.expect("it is 2");
     pty.send("exit 3\n");
     assert_eq!(pty.wait(), 3);
 }

@@ -5,12 +5,12 @@ use orlop_integration::docker::{Docker, Output};
 use orlop_integration::dockerd::{Dockerd, Options};
 use orlop_integration::pty::Pty;
 use orlop_integration::{images, wait};
-use std::cell::RefCell;
+
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How long a test waits for something that another process has to do.
@@ -68,13 +68,13 @@ pub(crate) struct Fixture<'a> {
     pub(crate) bench: &'a Bench,
     pub(crate) docker: Docker,
     id: String,
-    images: RefCell<Vec<String>>,
+    images: Mutex<Vec<String>>,
 }
 
 impl<'a> Fixture<'a> {
     fn new(bench: &'a Bench, id: &str) -> Self {
         let docker = bench.daemon.client(&format!("orlop.test={id}"));
-        Self { bench, docker, id: id.to_owned(), images: RefCell::default() }
+        Self { bench, docker, id: id.to_owned(), images: Mutex::default() }
     }
 
     pub(crate) fn daemon(&self) -> &'a Dockerd {
@@ -94,7 +94,7 @@ impl<'a> Fixture<'a> {
     /// A name for an image that is removed when the test ends.
     pub(crate) fn image(&self, suffix: &str) -> String {
         let name = format!("{}-{suffix}", self.id).to_lowercase();
-        self.images.borrow_mut().push(name.clone());
+        self.images.lock().expect("not poisoned").push(name.clone());
         name
     }
 
@@ -189,7 +189,7 @@ impl<'a> Fixture<'a> {
         for volume in self.mine("volume ls -q") {
             self.docker.run(&format!("volume rm {volume}")).exits(0);
         }
-        for image in self.images.borrow().iter() {
+        for image in self.images.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             self.docker.run(&format!("image rm -f {image}"));
         }
         let _ = std::fs::remove_dir_all(self.daemon().dir().join("files").join(&self.id));

@@ -5,8 +5,6 @@ use orlop_integration::dockerd::signal;
 use orlop_integration::images::BUSYBOX;
 use orlop_integration::wait;
 use rustix::process::Signal;
-use std::io::Write;
-use std::process::Stdio;
 use std::time::Instant;
 
 crate::tests![
@@ -139,31 +137,34 @@ fn rm_needs_force(f: &Fixture) {
 
 fn wait_gives_the_status(f: &Fixture) {
     let c = trapper(f, "");
-    let mut waiting = f.command(&format!("wait {c}")).stdout(Stdio::piped()).spawn().expect("docker wait");
-    f.ok(&format!("kill -s TERM {c}"));
-    orlop_integration::docker::wait("wait", &mut waiting);
-    let output = waiting.wait_with_output().expect("its output");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "3\n");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| f.docker.run(&format!("wait {c}")));
+        // Early enough or not, the answer is the same.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        f.ok(&format!("kill -s TERM {c}"));
+        assert_eq!(waiting.join().expect("docker wait").exits(0).text(), "3");
+    });
 }
 
 fn attach_to_a_running_container(f: &Fixture) {
     let c = f.name("c");
-    f.ok(&format!("run -di --name {c} {BUSYBOX} cat"));
-    let mut attach = f.command(&format!("attach {c}"));
-    let mut attach = attach.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("docker attach");
-    attach.stdin.take().expect("piped").write_all(b"over the wire\n").expect("write");
-    let output = attach.wait_with_output().expect("its output");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "over the wire\n");
-    assert_eq!(f.ok(&format!("wait {c}")), "0");
+    f.ok(&format!("run -di --name {c} {BUSYBOX} sh -c 'read line; echo \"<$line>\"; exit 8'"));
+    let output = f.docker.run_with_input(&format!("attach {c}"), Some(b"over the wire\n")).exits(8);
+    assert_eq!(output.text(), "<over the wire>");
 }
 
 fn events_in_order(f: &Fixture) {
     let c = f.name("c");
     f.ok(&format!("run --name {c} {BUSYBOX} true"));
     f.ok(&format!("rm {c}"));
-    let out = f.ok(&format!("events --since 5m --until 0s --filter container={c} --format '{{{{.Action}}}}'"));
-    let actions: Vec<&str> = out.lines().filter(|a| ["create", "start", "die", "destroy"].contains(a)).collect();
-    assert_eq!(actions, ["create", "start", "die", "destroy"], "{out}");
+    let query = format!("events --since 5m --until 0s --filter container={c} --format '{{{{.Action}}}}'");
+    // The end of the query is a whole second, so the last events come into view with the next one.
+    let actions = wait::until("the container's end among the events", SOON, || {
+        let out = f.ok(&query);
+        out.contains("destroy").then_some(out)
+    });
+    let actions: Vec<&str> = actions.lines().filter(|a| ["create", "start", "die", "destroy"].contains(a)).collect();
+    assert_eq!(actions, ["create", "start", "die", "destroy"]);
 }
 
 fn restart_on_failure_gives_up(f: &Fixture) {

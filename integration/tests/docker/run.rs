@@ -132,10 +132,10 @@ fn bash_on_a_terminal(f: &Fixture) {
 }
 
 fn terminal_signals_and_size(f: &Fixture) {
-    let mut pty =
-        f.pty(&format!("run -it --rm {BUSYBOX} sh -c 'stty size; trap \"echo caught\" INT; echo go; sleep 3; cat'"));
-    pty.expect("24 80");
-    pty.expect("go");
+    // The client sets the size only after the start.
+    let script = "trap \"echo caught\" INT; until [ \"$(stty size)\" = \"24 80\" ]; do sleep 0.1; done 2>/dev/null; echo sized; sleep 3; cat";
+    let mut pty = f.pty(&format!("run -it --rm {BUSYBOX} sh -c '{script}'"));
+    pty.expect("sized");
     pty.send("\x03");
     pty.expect("caught");
     pty.send("echoed\n");
