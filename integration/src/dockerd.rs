@@ -213,7 +213,9 @@ impl Dockerd {
     /// Mount points that the daemon has now and did not have at its start.
     pub fn new_mounts(&self) -> Vec<String> {
         let baseline = self.baseline.lock().expect("not poisoned");
-        self.mounts().into_iter().filter(|mount| !baseline.contains(mount)).collect()
+        // Made for the first container on the host's network and kept: dockerd's, not a container's.
+        let kept = self.exec_root().join("netns/default");
+        self.mounts().into_iter().filter(|mount| !baseline.contains(mount) && Path::new(mount) != kept).collect()
     }
 
     /// Processes whose command line names the daemon's directory: dockerd, containerd, shims, port proxies.
@@ -256,11 +258,11 @@ impl Anchor {
         for path in PRIVATE {
             script += &format!("mount -t tmpfs -o mode=755 tmpfs {path}\n");
         }
-        for (file, name) in [("/etc/subuid", "nobody"), ("/etc/subgid", "nogroup")] {
+        let ranges = dir.join("ranges");
+        fs::write(&ranges, format!("nobody:{REMAPPED}:65536\n")).expect("a file in a directory of ours");
+        for file in ["/etc/subuid", "/etc/subgid"] {
             assert!(Path::new(file).exists(), "{file} is missing: apt-get install passwd");
-            let ours = dir.join(name);
-            fs::write(&ours, format!("{name}:{REMAPPED}:65536\n")).expect("a file in a directory of ours");
-            script += &format!("mount --bind {} {file}\n", ours.display());
+            script += &format!("mount --bind {} {file}\n", ranges.display());
         }
         script += "echo ready; exec cat";
         let mut command = programs::command("unshare");

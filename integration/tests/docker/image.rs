@@ -1,11 +1,10 @@
 //! Images made from containers, and by builds whose steps run in the runtime.
 
 use crate::fixture::{Fixture, SOON};
+use crate::network::http_get;
 use orlop_integration::images::{BUSYBOX, DEBIAN};
 use orlop_integration::wait;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 
 crate::tests![commit_and_run, build_and_serve, tag_history_save_load_rm, layers_are_copied_on_write];
 
@@ -40,18 +39,9 @@ fn build_and_serve(f: &Fixture) {
         .and_then(|l| l.rsplit(':').next()?.parse().ok())
         .expect("a port");
     for (path, body) in [("/", "a page\n"), ("/made.txt", "made by RUN in /app")] {
-        let answer = wait::until("the server answers", SOON, || f.daemon().on_network(|| get(port, path)));
+        let answer = wait::until("the server answers", SOON, || f.daemon().on_network(|| http_get(port, path)));
         assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with(body), "{path}: {answer}");
     }
-}
-
-fn get(port: u16, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(SOON)).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    (!answer.is_empty()).then_some(answer)
 }
 
 fn tag_history_save_load_rm(f: &Fixture) {

@@ -5,6 +5,8 @@ use orlop_integration::dockerd::signal;
 use orlop_integration::images::BUSYBOX;
 use orlop_integration::wait;
 use rustix::process::Signal;
+use std::io::Write;
+use std::process::Stdio;
 use std::time::Instant;
 
 crate::tests![
@@ -148,9 +150,15 @@ fn wait_gives_the_status(f: &Fixture) {
 
 fn attach_to_a_running_container(f: &Fixture) {
     let c = f.name("c");
-    f.ok(&format!("run -di --name {c} {BUSYBOX} sh -c 'read line; echo \"<$line>\"; exit 8'"));
-    let output = f.docker.run_with_input(&format!("attach {c}"), Some(b"over the wire\n")).exits(8);
-    assert_eq!(output.text(), "<over the wire>");
+    f.ok(&format!("run -di --name {c} {BUSYBOX} sh -c 'read line; echo \"<$line>\"; sleep 1; exit 8'"));
+    let mut attach = f.command(&format!("attach {c}"));
+    let mut attach = attach.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("docker attach");
+    // Kept open: at the end of its input an attached client leaves, and the output that follows is not for it.
+    let mut stdin = attach.stdin.take().expect("piped");
+    stdin.write_all(b"over the wire\n").expect("write");
+    assert_eq!(orlop_integration::docker::wait("attach", &mut attach).code(), Some(8));
+    let output = attach.wait_with_output().expect("its output");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "<over the wire>\n");
 }
 
 fn events_in_order(f: &Fixture) {

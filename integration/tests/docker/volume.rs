@@ -106,7 +106,8 @@ fn tmpfs_with_options(f: &Fixture) {
     for option in ["size=1024k", "noexec", "nosuid", "nodev"] {
         assert!(mount.contains(option), "no {option} in {mount}");
     }
-    let full = f.fails(1, &format!("run --rm --tmpfs /t:size=1m {BUSYBOX} sh -c 'head -c 2000000 /dev/zero > /t/x'"));
+    let full =
+        f.fails(1, &format!("run --rm --tmpfs /t:size=1m {BUSYBOX} sh -c 'dd if=/dev/zero of=/t/x bs=1k count=2000'"));
     assert!(full.contains("No space left"), "{full}");
 }
 
