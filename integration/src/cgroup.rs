@@ -58,7 +58,7 @@ fn children(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The processes in one cgroup directory.
-pub fn procs(dir: &Path) -> Vec<i32> {
+pub fn procs(dir: &Path) -> Vec<u32> {
     let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }

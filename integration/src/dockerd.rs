@@ -119,7 +119,7 @@ impl Dockerd {
     /// Stops the daemon alone; with `live_restore` the containers stay.
     pub fn suspend(&self) {
         let Some(mut process) = self.process.lock().expect("not poisoned").take() else { return };
-        signal(process.id().cast_signed(), Signal::TERM);
+        signal(process.id(), Signal::TERM);
         let stopped = ended(&mut process, Duration::from_secs(30));
         let _ = process.kill();
         let _ = process.wait();
@@ -219,10 +219,10 @@ impl Dockerd {
     }
 
     /// Processes whose command line names the daemon's directory: dockerd, containerd, shims, port proxies.
-    pub fn processes(&self) -> Vec<(i32, String)> {
+    pub fn processes(&self) -> Vec<(u32, String)> {
         let needle = self.dir().display().to_string();
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         pids.filter_map(|pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
@@ -235,7 +235,7 @@ impl Dockerd {
 impl Drop for Dockerd {
     fn drop(&mut self) {
         if let Some(mut process) = self.process.get_mut().unwrap_or_else(|e| e.into_inner()).take() {
-            signal(process.id().cast_signed(), Signal::TERM);
+            signal(process.id(), Signal::TERM);
             ended(&mut process, Duration::from_secs(20));
             let _ = process.kill();
             let _ = process.wait();
@@ -310,8 +310,8 @@ fn ended(process: &mut Child, limit: Duration) -> bool {
 }
 
 /// Sends a signal; a process that is gone already is fine.
-pub fn signal(pid: i32, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(pid) {
+pub fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);
     }
 }

@@ -187,7 +187,7 @@ fn restart_always_after_a_kill(f: &Fixture) {
     let c = f.name("c");
     f.ok(&format!("run -d --name {c} --restart always {BUSYBOX} sleep 300"));
     let before = f.pid(&c);
-    signal(before.cast_signed(), Signal::KILL);
+    signal(before, Signal::KILL);
     f.becomes(&c, ".RestartCount", "1");
     f.becomes(&c, ".State.Running", "true");
     assert_ne!(f.pid(&c), before);
