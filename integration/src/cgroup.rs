@@ -1,0 +1,64 @@
+//! Reads the kernel's own account of a container's limits.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// The directory of the v1 hierarchy `controller` in which the process is.
+///
+/// # Panics
+/// When the host does not have that hierarchy: these tests are for a host with v1 or hybrid cgroups.
+pub fn dir(pid: u32, controller: &str) -> PathBuf {
+    let file = format!("/proc/{pid}/cgroup");
+    let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let path = text
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            Some((fields.next()?, fields.next()?))
+        })
+        .find(|(controllers, _)| controllers.split(',').any(|c| c == controller))
+        .unwrap_or_else(|| panic!("this host has no cgroup v1 hierarchy for {controller}; {file}:\n{text}"))
+        .1;
+    Path::new(ROOT).join(controller).join(path.trim_start_matches('/'))
+}
+
+/// One file of that directory, without the newline at its end.
+pub fn read(pid: u32, controller: &str, file: &str) -> String {
+    let path = dir(pid, controller).join(file);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
+}
+
+/// Every directory below `parent` (a cgroup path such as `/orlop-test-1`), in every hierarchy, deepest first;
+/// the parent itself comes after its children.
+pub fn tree(parent: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    // v2 alone has no directory per controller: then the root is the hierarchy.
+    let unified = Path::new(ROOT).to_owned();
+    for hierarchy in children(Path::new(ROOT)).into_iter().chain([unified]) {
+        let top = hierarchy.join(parent.trim_start_matches('/'));
+        if top.is_dir() {
+            walk(&top, &mut found);
+        }
+    }
+    found
+}
+
+fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+    for child in children(dir) {
+        walk(&child, found);
+    }
+    found.push(dir.to_owned());
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+/// The processes in one cgroup directory.
+pub fn procs(dir: &Path) -> Vec<u32> {
+    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}

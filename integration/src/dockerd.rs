@@ -1,0 +1,317 @@
+//! A private Docker daemon.
+
+use crate::docker::Docker;
+use crate::images::Loaded;
+use crate::{cgroup, images, programs, wait};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The name under which every daemon knows the runtime under test.
+pub const RUNTIME: &str = "orlop";
+
+/// Directories outside of the daemon's own roots that dockerd and containerd write to: each is a tmpfs of its own.
+const PRIVATE: &[&str] = &["/etc/docker", "/run/containerd", "/run/docker"];
+
+/// The host range that a daemon with `userns_remap` maps its containers' ids to: 65536 ids from here.
+pub const REMAPPED: u32 = 200_000;
+
+/// How a daemon is started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Every container gets the runtime under test without being asked to (`--default-runtime`).
+    pub default_runtime: bool,
+    /// Containers outlive the daemon (`--live-restore`).
+    pub live_restore: bool,
+    /// Containers are in a user namespace (`--userns-remap`).
+    pub userns_remap: bool,
+}
+
+/// A running dockerd with a containerd of its own, in a mount and a network namespace that end with it.
+#[derive(Debug)]
+pub struct Dockerd {
+    dir: TempDir,
+    options: Options,
+    runtime: PathBuf,
+    anchor: Anchor,
+    process: Mutex<Option<Child>>,
+    loaded: Mutex<Loaded>,
+    baseline: Mutex<Vec<String>>,
+    cgroup_parent: String,
+}
+
+/// Holds the namespaces open: a process that reads its standard input and ends when this process does.
+#[derive(Debug)]
+struct Anchor {
+    child: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl Dockerd {
+    /// Starts a daemon that knows `runtime` as [`RUNTIME`].
+    ///
+    /// The daemon gets SIGTERM when the calling thread ends, so that it never outlives a killed test run.
+    pub fn start(runtime: &Path, options: Options) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let dir = tempfile::Builder::new().prefix("orlop-dockerd-").tempdir().expect("a temporary directory");
+        // The root of a remapped container has to reach its root filesystem.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod of a directory of ours");
+        let anchor = Anchor::new(dir.path());
+        let cgroup_parent = format!("/orlop-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let daemon = Self {
+            dir,
+            options,
+            runtime: runtime.to_owned(),
+            anchor,
+            process: Mutex::default(),
+            loaded: Mutex::default(),
+            baseline: Mutex::default(),
+            cgroup_parent,
+        };
+        daemon.resume();
+        *daemon.baseline.lock().expect("not poisoned") = daemon.mounts();
+        daemon
+    }
+
+    /// The directory that has all of the daemon's files; tests may keep theirs below `files`.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where the shims and the runtime keep state: dockerd's exec root.
+    pub fn exec_root(&self) -> PathBuf {
+        self.dir().join("exec")
+    }
+
+    /// The cgroup below which all containers are, as a path in each hierarchy.
+    pub fn cgroup_parent(&self) -> &str {
+        &self.cgroup_parent
+    }
+
+    /// The pid of a process that is in the daemon's mount and network namespace and does nothing.
+    pub fn anchor(&self) -> u32 {
+        self.anchor.child.id()
+    }
+
+    /// The binary under test.
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
+    /// A client whose containers carry `label`, and name the runtime unless it is the daemon's default.
+    pub fn client(&self, label: &str) -> Docker {
+        let create_flags = if self.options.default_runtime { Vec::new() } else { vec![format!("--runtime={RUNTIME}")] };
+        Docker { socket: self.socket(), config: self.dir().join("client"), create_flags, label: label.to_owned() }
+    }
+
+    /// Loads an image of [`images`] unless the daemon has it.
+    pub fn need(&self, image: &str) {
+        images::load(&self.client("orlop.image"), image, &mut self.loaded.lock().unwrap_or_else(|e| e.into_inner()));
+    }
+
+    /// Stops the daemon alone; with `live_restore` the containers stay.
+    pub fn suspend(&self) {
+        let Some(mut process) = self.process.lock().expect("not poisoned").take() else { return };
+        signal(process.id(), Signal::TERM);
+        let stopped = ended(&mut process, Duration::from_secs(30));
+        let _ = process.kill();
+        let _ = process.wait();
+        assert!(stopped, "dockerd did not stop\n{}", self.log());
+    }
+
+    /// Starts the daemon (again) and waits until it answers.
+    pub fn resume(&self) {
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("the daemon's log");
+        let mut command = self.inside("setpriv");
+        command.args(["--pdeathsig", "TERM"]).arg(programs::path("dockerd")).args(self.flags());
+        command.stdout(log.try_clone().expect("dup")).stderr(log);
+        let mut process = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let client = self.client("");
+        wait::until(
+            &format!("dockerd answers; its log is {}", self.log_path().display()),
+            Duration::from_secs(60),
+            || {
+                if let Ok(Some(status)) = process.try_wait() {
+                    panic!("dockerd ended with {status}\n{}", self.log());
+                }
+                (self.socket().exists() && client.run("version").status == 0).then_some(())
+            },
+        );
+        *self.process.lock().expect("not poisoned") = Some(process);
+    }
+
+    fn flags(&self) -> Vec<String> {
+        let path = |name: &str| self.dir().join(name).display().to_string();
+        let mut flags = vec![
+            format!("--host=unix://{}", self.socket().display()),
+            format!("--data-root={}", path("data")),
+            format!("--exec-root={}", path("exec")),
+            format!("--pidfile={}", path("dockerd.pid")),
+            format!("--add-runtime={RUNTIME}={}", self.runtime.display()),
+            format!("--cgroup-parent={}", self.cgroup_parent),
+            "--shutdown-timeout=2".to_owned(),
+        ];
+        let switches = [
+            (self.options.default_runtime, format!("--default-runtime={RUNTIME}")),
+            (self.options.live_restore, "--live-restore".to_owned()),
+            (self.options.userns_remap, "--userns-remap=nobody:nogroup".to_owned()),
+        ];
+        flags.extend(switches.into_iter().filter(|s| s.0).map(|s| s.1));
+        flags
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir().join("docker.sock")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir().join("dockerd.log")
+    }
+
+    /// The last lines of the daemon's log.
+    pub fn log(&self) -> String {
+        let text = fs::read_to_string(self.log_path()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// A command for `program` in the daemon's mount and network namespace.
+    pub fn inside(&self, program: &str) -> Command {
+        let mut command = programs::command("nsenter");
+        command.arg(format!("--target={}", self.anchor())).args(["--mount", "--net", "--"]);
+        command.arg(programs::path(program));
+        command
+    }
+
+    /// Calls `f` on a thread that is in the daemon's network namespace, where the published ports are.
+    pub fn on_network<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        let netns = File::open(format!("/proc/{}/ns/net", self.anchor())).expect("the network namespace");
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                use std::os::fd::AsFd;
+                move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).expect("setns");
+                f()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Mount points in the daemon's mount namespace.
+    pub fn mounts(&self) -> Vec<String> {
+        let file = format!("/proc/{}/mountinfo", self.anchor());
+        let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
+        text.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect()
+    }
+
+    /// Mount points that the daemon has now and did not have at its start.
+    pub fn new_mounts(&self) -> Vec<String> {
+        let baseline = self.baseline.lock().expect("not poisoned");
+        // Made for the first container on the host's network and kept: dockerd's, not a container's.
+        let kept = self.exec_root().join("netns/default");
+        self.mounts().into_iter().filter(|mount| !baseline.contains(mount) && Path::new(mount) != kept).collect()
+    }
+
+    /// Processes whose command line names the daemon's directory: dockerd, containerd, shims, port proxies.
+    pub fn processes(&self) -> Vec<(u32, String)> {
+        let needle = self.dir().display().to_string();
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter_map(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            line.contains(&needle).then_some((pid, line))
+        })
+        .collect()
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.get_mut().unwrap_or_else(|e| e.into_inner()).take() {
+            signal(process.id(), Signal::TERM);
+            ended(&mut process, Duration::from_secs(20));
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        for (pid, _) in self.processes() {
+            signal(pid, Signal::KILL);
+        }
+        remove_cgroups(&self.cgroup_parent);
+        self.anchor.end();
+    }
+}
+
+impl Anchor {
+    fn new(dir: &Path) -> Self {
+        for path in PRIVATE {
+            fs::create_dir_all(path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        }
+        let busybox = programs::path("busybox").display().to_string();
+        let mut script = format!("set -e; {busybox} ifconfig lo up\n");
+        for path in PRIVATE {
+            script += &format!("mount -t tmpfs -o mode=755 tmpfs {path}\n");
+        }
+        let ranges = dir.join("ranges");
+        fs::write(&ranges, format!("nobody:{REMAPPED}:65536\n")).expect("a file in a directory of ours");
+        for file in ["/etc/subuid", "/etc/subgid"] {
+            assert!(Path::new(file).exists(), "{file} is missing: apt-get install passwd");
+            script += &format!("mount --bind {} {file}\n", ranges.display());
+        }
+        script += "echo ready; exec cat";
+        let mut command = programs::command("unshare");
+        command.args(["--mount", "--net", "--propagation", "private", "/bin/sh", "-c", &script]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let mut ready = [0; 6];
+        let answer = std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut ready);
+        assert!(answer.is_ok() && &ready == b"ready\n", "no private namespaces: {script}");
+        let stdin = child.stdin.take();
+        Self { child, stdin }
+    }
+
+    fn end(&mut self) {
+        drop(self.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+fn remove_cgroups(parent: &str) {
+    for dir in cgroup::tree(parent) {
+        let thawed = dir.join("freezer.state");
+        if thawed.exists() {
+            let _ = fs::write(thawed, "THAWED");
+        }
+        for pid in cgroup::procs(&dir) {
+            signal(pid, Signal::KILL);
+        }
+    }
+    for _ in 0..100 {
+        let left: Vec<PathBuf> = cgroup::tree(parent).into_iter().filter(|dir| fs::remove_dir(dir).is_err()).collect();
+        if left.is_empty() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn ended(process: &mut Child, limit: Duration) -> bool {
+    let steps = limit.as_millis() / 20;
+    (0..steps).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        matches!(process.try_wait(), Ok(Some(_)))
+    })
+}
+
+/// Sends a signal; a process that is gone already is fine.
+pub fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
+}
