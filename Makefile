@@ -6,10 +6,7 @@ SHELL := /bin/bash -o pipefail
 PREFIX ?= /usr/local
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
 
-# Expanded when a recipe runs, which is after setup has chosen a toolchain.
-TARGET = $(shell integration/setup.sh target)
 TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
-BUILT = $(TARGET_DIR)/$(TARGET)/release/orlop
 # ORLOP=/path/to/runtime makes demo, test and bench use another one.
 ORLOP ?= $(CURDIR)/out/orlop
 
@@ -21,8 +18,9 @@ setup: ## install what all the rest needs, where it is missing (apt, rustup; ask
 
 build: ## build out/orlop, one static binary
 	@integration/setup.sh build
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p orlop --bin orlop --target $(TARGET)
-	@mkdir -p out && install -m 0755 $(BUILT) out/.orlop && mv out/.orlop out/orlop
+	target=$$(integration/setup.sh target) && \
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p orlop --bin orlop --target $$target && \
+	install -D -m 0755 $(TARGET_DIR)/$$target/release/orlop out/.orlop && mv out/.orlop out/orlop
 	@ls -l out/orlop
 
 demo: build ## run an OCI bundle and Docker containers on this machine, and clean up

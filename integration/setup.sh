@@ -122,15 +122,17 @@ install_toolchain() {
         fi
     fi
     if command -v rustup >/dev/null && ! at_least "$(cargo_version)" $MSRV; then
+        # A default that the user chose stays; the choice made here is then for this directory only.
+        local choose=(override set)
+        rustup default >/dev/null 2>&1 || choose=(default)
         say "rustup toolchain install stable"
         rustup toolchain install stable --profile minimal --no-self-update
-        # A default that the user chose stays; the choice made here is for this directory only.
-        if rustup default >/dev/null 2>&1; then rustup override set stable; else rustup default stable; fi
+        rustup "${choose[@]}" stable
     fi
     at_least "$(cargo_version)" $MSRV || die "orlop needs Rust $MSRV or later: install it from https://rustup.rs and try again."
 }
 
-has_std() { [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]; }
+has_std() { command -v rustc >/dev/null && [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]; }
 
 install_target() { # TRIPLE
     has_std "$1" || ! command -v rustup >/dev/null || rustup target add "$1"
