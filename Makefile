@@ -1,0 +1,62 @@
+# `make demo` on a fresh Debian 12 or 13 does everything; `make help` lists the rest.
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint check-arm bench install uninstall clean
+
+PREFIX ?= /usr/local
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
+
+TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
+# ORLOP=/path/to/runtime makes demo, test and bench use another one.
+ORLOP ?= $(CURDIR)/out/orlop
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what all the rest needs, where it is missing (apt, rustup; asks sudo for root)
+	@integration/setup.sh build lint demo test
+
+build: ## build out/orlop, one static binary
+	@integration/setup.sh build
+	target=$$(integration/setup.sh target) && \
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p orlop --bin orlop --target $$target && \
+	install -D -m 0755 $(TARGET_DIR)/$$target/release/orlop out/.orlop && mv out/.orlop out/orlop
+	@ls -l out/orlop
+
+demo: build ## run an OCI bundle and Docker containers on this machine, and clean up
+	@integration/setup.sh demo
+	@ORLOP=$(ORLOP) integration/demo/demo.sh
+
+test: build ## unit, conformance and Docker tests, against out/orlop
+	@integration/setup.sh test
+	@ORLOP=$(ORLOP) integration/suites.sh
+
+lint: ## formatting, clippy, shellcheck, the rules of the tree, aarch64
+	@integration/setup.sh build lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	grep -rlE --exclude-dir=.git --exclude-dir=target --exclude-dir=out '^#!/.*\b(ba)?sh\b' . | xargs -r shellcheck
+	! find . \( -path ./target -o -path ./.git \) -prune -o -regextype egrep -regex '.*/(utils?|common|helpers?)(\.[a-z]+)?' -print | grep .
+	! grep -rnE --include=*.rs --exclude-dir=target '\bunsafe\s*(\{|fn\b|impl\b|trait\b|extern\b|\()' . | grep -v '^\./runtime/sys/'
+	$(MAKE) check-arm
+
+check-arm: ## does it compile for aarch64?
+	cargo check --workspace --locked --target aarch64-unknown-linux-musl
+
+bench: build ## time it beside runc and crun
+	@integration/setup.sh bench
+	@ORLOP=$(ORLOP) integration/bench
+
+install: ## install the binary and its documents under $(DESTDIR)$(PREFIX)
+	@test -x out/orlop || { echo "nothing to install yet: run \`make build\` first, as yourself" >&2; exit 1; }
+	install -D -m 0755 out/orlop $(DESTDIR)$(PREFIX)/bin/orlop
+	install -d $(DESTDIR)$(PREFIX)/share/doc/orlop
+	install -m 0644 README.md SECURITY.md CHANGELOG.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/orlop
+
+uninstall: ## remove what install has put there
+	rm -f $(DESTDIR)$(PREFIX)/bin/orlop
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/orlop
+
+clean: ## remove everything built
+	cargo clean
+	rm -rf out
