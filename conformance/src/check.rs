@@ -41,12 +41,12 @@ impl Check {
 /// Fails the check with a message unless the condition holds.
 #[macro_export]
 macro_rules! ensure {
-    ($condition:expr, $($message:tt)+) => {
+    ($condition:expr, $($message:tt)+) => {{
         let holds: bool = $condition;
         if !holds {
             return Err($crate::check::Failure(format!($($message)+)));
         }
-    };
+    }};
 }
 
 /// Fails the check unless both values are equal.

@@ -318,7 +318,7 @@ fn tmpfs_mode_defaults_to_that_of_the_directory(lab: &mut Lab) -> Outcome {
     fs::create_dir(lab.rootfs().join("there"))?;
     fs::set_permissions(lab.rootfs().join("there"), fs::Permissions::from_mode(0o710))?;
     lab.mount("/there", "tmpfs", "tmpfs", &[]);
-    same!(lab.run_sh("stat -c %a /there")?, "710\n", "mode");
+    same!(lab.run_sh("stat -c %a /there; stat -f -c %T /there")?, "710\ntmpfs\n", "mode and file system");
     Ok(())
 }
 

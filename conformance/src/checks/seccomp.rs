@@ -67,6 +67,8 @@ pub(super) fn checks() -> Vec<Check> {
         Check::new(format!("seccomp::{action}"), "config-linux.md#seccomp", move |lab: &mut Lab| {
             let (got, told) = mkdir(lab, profile(json!({ "action": action })))?;
             ensure!(got == status && told.contains(message), "mkdir under {action}: status {got}, {told:?}");
+            // What the action lets through must have passed a filter.
+            ensure!(action == "SCMP_ACT_ALLOW" || seccomp_mode(lab)? == "2", "no filter is loaded");
             Ok(())
         })
     }));
