@@ -23,6 +23,12 @@ const PRIVATE: &[&str] = &["/etc/docker", "/run/containerd", "/run/docker"];
 /// The host range that a daemon with `userns_remap` maps its containers' ids to: 65536 ids from here.
 pub const REMAPPED: u32 = 200_000;
 
+/// Directories of daemons: this, the pid of the test run, and something random.
+const PREFIX: &str = "orlop-dockerd-";
+
+/// More than one test run ever starts: two modes, and in each two tests with a daemon of their own.
+const DAEMONS: u32 = 8;
+
 /// How a daemon is started.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -60,11 +66,14 @@ impl Dockerd {
     /// The daemon gets SIGTERM when the calling thread ends, so that it never outlives a killed test run.
     pub fn start(runtime: &Path, options: Options) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let dir = tempfile::Builder::new().prefix("orlop-dockerd-").tempdir().expect("a temporary directory");
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("{PREFIX}{}-", std::process::id()))
+            .tempdir()
+            .expect("a temporary directory");
         // The root of a remapped container has to reach its root filesystem.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod of a directory of ours");
         let anchor = Anchor::new(dir.path());
-        let cgroup_parent = format!("/orlop-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let cgroup_parent = cgroup_parent(std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let daemon = Self {
             dir,
             options,
@@ -220,16 +229,40 @@ impl Dockerd {
 
     /// Processes whose command line names the daemon's directory: dockerd, containerd, shims, port proxies.
     pub fn processes(&self) -> Vec<(u32, String)> {
-        let needle = self.dir().display().to_string();
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        pids.filter_map(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            line.contains(&needle).then_some((pid, line))
-        })
-        .collect()
+        naming(self.dir())
     }
+}
+
+/// Ends what a killed test run could not: its shims, containers, cgroups and directories. Live runs are left alone.
+pub fn sweep() {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let run = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        let Some(run) = run.filter(|pid| !Path::new(&format!("/proc/{pid}")).exists()) else { continue };
+        kill_all_that_name(&entry.path());
+        (0..DAEMONS).for_each(|number| remove_cgroups(&cgroup_parent(run, number)));
+        let _ = fs::remove_dir_all(entry.path());
+    }
+}
+
+fn cgroup_parent(run: u32, number: u32) -> String {
+    format!("/orlop-test-{run}-{number}")
+}
+
+fn kill_all_that_name(dir: &Path) {
+    naming(dir).into_iter().for_each(|(pid, _)| signal(pid, Signal::KILL));
+}
+
+fn naming(dir: &Path) -> Vec<(u32, String)> {
+    let needle = dir.display().to_string();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        line.contains(&needle).then_some((pid, line))
+    })
+    .collect()
 }
 
 impl Drop for Dockerd {
@@ -240,9 +273,7 @@ impl Drop for Dockerd {
             let _ = process.kill();
             let _ = process.wait();
         }
-        for (pid, _) in self.processes() {
-            signal(pid, Signal::KILL);
-        }
+        kill_all_that_name(self.dir());
         remove_cgroups(&self.cgroup_parent);
         self.anchor.end();
     }

@@ -19,7 +19,7 @@ mod volume;
 use fixture::{Bench, Fixture};
 use libtest_mimic::{Arguments, Trial};
 use orlop_integration::dockerd::Options;
-use orlop_integration::{programs, runtime};
+use orlop_integration::{dockerd, programs, runtime};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
@@ -82,6 +82,7 @@ fn main() -> ExitCode {
         let selected = trials.len() - before;
         if selected > 0 && !arguments.list {
             programs::check();
+            dockerd::sweep();
             let options = Options { default_runtime: *default_runtime, ..Options::default() };
             // Here, not in a test: the daemon is told to end when the thread that started it does.
             bench.get_or_init(|| Bench::new(&runtime::path(), options, selected));
