@@ -266,11 +266,11 @@ fn sysctl(spec: &Spec) -> Result<()> {
     let list = spec.linux().iter().filter_map(|l| l.sysctl().as_ref()).flatten();
     for (key, _) in list {
         let field = format!("linux.sysctl.{key}");
-        let name = if key.find('/') < key.find('.') && key.contains('/') || !key.contains('.') {
-            key.replace('/', ".")
-        } else {
-            key.clone()
-        };
+        let path = crate::plan::process::sysctl_path(key);
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(invalid(field, format!("{key:?} is not the name of a setting")));
+        }
+        let name = path.replace('/', ".");
         let needs = if IPC.contains(&name.as_str()) || name.starts_with("fs.mqueue.") {
             Ns::Ipc
         } else if name.starts_with("net.") {

@@ -7,9 +7,9 @@ use crate::hook::{self, Failure};
 use crate::plan::{Plan, Step};
 use crate::rootfs::Rootfs;
 use crate::sync::{self, Frame, Part, Tag};
-use orlop_sys::bpf;
 use orlop_sys::process as sys;
 use orlop_sys::{Errno, file, terminal};
+use orlop_sys::{bpf, network};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -163,6 +163,7 @@ impl Walk<'_> {
                 file::write(fd.as_fd(), value.to_bytes())?;
             }
             Step::Console(size, bind) => self.console(*size, *bind)?,
+            Step::Loopback => network::loopback_up()?,
             Step::Hostname(name) => sys::set_hostname(name.to_bytes())?,
             Step::Domainname(name) => sys::set_domainname(name.to_bytes())?,
             Step::Scheduler(attr) => sys::set_scheduler(attr)?,
@@ -209,23 +210,18 @@ impl Walk<'_> {
     }
 
     fn console(&mut self, size: Option<(u16, u16)>, bind: bool) -> Result<(), Fault> {
-        let root = match self.rootfs.fd() {
-            Ok(root) => None.or(root.try_clone_to_owned().ok()),
-            Err(_) => None,
+        let directory = file::O_PATH | file::O_DIRECTORY;
+        let devpts = match self.rootfs.fd() {
+            Ok(root) => file::openat2(root, c"dev/pts", directory, 0, file::IN_ROOT),
+            // exec has joined the container's mount namespace: its root is the container's.
+            Err(_) => file::open(c"/dev/pts", directory, 0),
         };
-        // exec has joined the container's mount namespace: its root is the container's.
-        let root = match root {
-            Some(root) => root,
-            None => file::open(c"/", file::O_PATH | file::O_DIRECTORY, 0)?,
-        };
-        let devpts = file::openat2(root.as_fd(), c"dev/pts", file::O_PATH | file::O_DIRECTORY, 0, file::IN_ROOT)
-            .part(Part::Place)?;
+        let devpts = devpts.part(Part::Place)?;
         if file::fs_type(devpts.as_fd())? != file::DEVPTS_SUPER_MAGIC {
             return Err(Fault(Part::Mismatch, Errno::ENODEV as i32));
         }
         let master = terminal::open_master(devpts.as_fd(), c"ptmx")?;
         terminal::unlock(master.as_fd())?;
-        terminal::keep_newlines(master.as_fd())?;
         if let Some((rows, columns)) = size {
             terminal::set_size(master.as_fd(), terminal::Size { rows, columns })?;
         }

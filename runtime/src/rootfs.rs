@@ -274,10 +274,13 @@ impl<'a> Rootfs<'a> {
     }
 
     fn pivot(&mut self, shared: bool) -> Result<(), Fault> {
+        let old = if shared { Some(file::open(c"/", file::O_PATH | file::O_DIRECTORY, 0)?) } else { None };
         process::fchdir(self.fd()?)?;
         sys::pivot_root_here()?;
-        // The old root is now stacked on the new one, at `.`. Its going must not be seen on the host.
-        if shared {
+        // The old root is now stacked on the new one. Its going must not be seen on the host. It is reached by its own fd: for
+        // mount(2), unlike for umount2(2), `.` is still the mount below it.
+        if let Some(old) = old {
+            process::fchdir(old.as_fd())?;
             sys::mount(None, c".", None, sys::MS_SLAVE | sys::MS_REC, None).part(Part::Propagation)?;
         }
         sys::unmount(c".", sys::MNT_DETACH)?;

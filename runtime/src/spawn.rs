@@ -5,6 +5,7 @@ use crate::error::{Error, Kind, On, Result};
 use crate::init::{Gate, Init as Child};
 use crate::plan::{Open, Plan};
 use crate::sync::{self, Frame, Tag};
+use log::debug;
 use orlop_sys::process::{self as sys, Exit};
 use orlop_sys::{Errno, file, mount, socket};
 use std::ffi::CStr;
@@ -81,6 +82,7 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
     at_birth.back()?;
     drop(theirs);
     let child = made.map_err(|e| clone_error(plan, e))?;
+    debug!("the container's init is {}", child.pid);
     let mut init = Init { pid: child.pid, pidfd: child.pidfd, socket: ours, armed: true };
     let hooks_said = || crate::hooks::said(Some(&output));
     serve(&mut init, plan, request.proc, answers, &hooks_said)?;
@@ -194,8 +196,8 @@ fn namespace(path: &CStr, kind: i32) -> Result<OwnedFd> {
     let fd = file::open(path, file::O_RDONLY, 0).on("open", format!("{path:?}"))?;
     match sys::namespace_kind(fd.as_fd()) {
         Ok(found) if found == kind => Ok(fd),
-        Ok(_) => Err(crate::error::invalid("", format!("{path:?} is a namespace of another type"))),
-        Err(_) => Err(crate::error::invalid("", format!("{path:?} is not a namespace file"))),
+        Ok(_) => Err(Error::new(Kind::Invalid, format!("{path:?} is a namespace of another type"))),
+        Err(_) => Err(Error::new(Kind::Invalid, format!("{path:?} is not a namespace file"))),
     }
 }
 

@@ -114,7 +114,7 @@ impl Container {
         let path = dir.join(STATE);
         let raw = match std::fs::read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound && !dir.exists() => {
-                return Err(Error::new(Kind::NotFound, "container does not exist").at(format!("{id:?}")));
+                return Err(Error::new(Kind::NotFound, format!("container does not exist: {id:?}")));
             }
             other => other.on("read", path.display())?,
         };
@@ -158,7 +158,7 @@ impl Container {
 
     /// A pidfd of the init, if the process of that pid still is it.
     pub fn pidfd(&self) -> Result<OwnedFd> {
-        let gone = || Error::new(Kind::State, "container not running").at(format!("{:?}", self.saved.id));
+        let gone = || Error::new(Kind::State, "container not running");
         let pidfd = match process::pidfd_open(self.saved.init_process_pid) {
             Err(Errno::ESRCH | Errno::EINVAL) => return Err(gone()),
             other => other.on("pidfd_open", self.saved.init_process_pid)?,
@@ -234,7 +234,7 @@ impl Reserved {
         }
         match made {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                return Err(Error::new(Kind::Exists, "container with given ID already exists").at(format!("{id:?}")));
+                return Err(Error::new(Kind::Exists, format!("container with given ID already exists: {id:?}")));
             }
             other => other.on("mkdir", dir.display())?,
         }

@@ -72,9 +72,8 @@ fn calls_newer_than_the_profile_are_unknown() {
             "mprotect", "munmap", "rt_sigprocmask", "sched_yield", "sigaltstack", "write"]}]
     });
     // mkdir (83) is below futex (202), the last that the profile names; linkat (265) is above it.
-    let (got, _) = under(profile, || {
-        [errno(fs::create_dir(path("dir"))), errno(fs::hard_link(path("file"), path("link")))]
-    });
+    let (got, _) =
+        under(profile, || [errno(fs::create_dir(path("dir"))), errno(fs::hard_link(path("file"), path("link")))]);
     assert_eq!(got, [1, 38]);
 }
 

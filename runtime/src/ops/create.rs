@@ -9,7 +9,7 @@ use crate::plan::{self, Input, Plan};
 use crate::spawn::{self, Answers, Init, Request};
 use crate::state::{self, Container, Reserved, Saved};
 use crate::{hooks, log, notify, seccomp_agent};
-use ::log::warn;
+use ::log::{debug, warn};
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Spec};
 use orlop_sys::{file, process};
 use std::fs::OpenOptions;
@@ -27,7 +27,6 @@ pub fn create(global: &Global, options: &CreateOptions) -> Result<()> {
 
 /// A container at its gate, nothing of it kept yet: dropped, it leaves nothing behind.
 pub(super) struct Made {
-    pub(super) config: Config,
     pub(super) plan: Plan,
     pub(super) saved: Saved,
     pub(super) init: Init,
@@ -76,6 +75,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
         },
     )?;
     plan.warnings.iter().for_each(|w| warn!("{w}"));
+    debug!("the plan has {} steps, clone flags {:#x}", plan.steps.len(), plan.clone_flags);
     reserved.keep_config(&config)?;
     let gate = if fifo { Some(reserved.gate()?) } else { None };
 
@@ -102,7 +102,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
     let init = spawn::spawn(request, &mut answers).map_err(|e| cgroup.explain(e))?;
     let (saved, master) = (answers.saved, answers.master);
     let saved = saved.ok_or_else(|| Error::new(Kind::Init, "the container's init left out its hooks"))?;
-    Ok(Made { config, plan, saved, init, master, cgroup, reserved })
+    Ok(Made { plan, saved, init, master, cgroup, reserved })
 }
 
 impl Made {

@@ -1,12 +1,13 @@
 //! What a step is called when it fails: the parent holds the same plan, so two numbers make a sentence.
 
-use super::{Plan, Planned, Step};
+use super::{MountStep, Plan, Planned, Step};
 use crate::error::{Error, Kind, On};
 use crate::hooks;
 use crate::sync::{Frame, Part};
 use crate::{hints, hook};
-use orlop_sys::Errno;
-use std::ffi::CStr;
+use orlop_sys::{Errno, mount};
+use std::ffi::{CStr, CString};
+use std::os::fd::AsFd;
 
 impl Plan {
     /// The error of a `Failed` frame; `said` is what hooks printed.
@@ -15,6 +16,12 @@ impl Plan {
             return Error::new(Kind::Init, "the container's init failed in a step that is not in its plan");
         };
         let e = self.step_failure(planned, frame.part, frame.number, said);
+        let refused = (frame.part, Errno::from_raw(frame.number)) == (Part::Step, Errno::EINVAL);
+        if let (true, Step::Mount(m)) = (refused, &planned.step)
+            && let Some((at, hint)) = refused_option(m)
+        {
+            return e.at(format!("{}.options[{at}]", planned.field)).hint(hint);
+        }
         if planned.field.is_empty() { e } else { e.at(planned.field.to_string()) }
     }
 
@@ -119,6 +126,7 @@ impl Plan {
             Step::MoveRoot(_) => call("move to / the mount of", "the rootfs".into()),
             Step::Chroot => call("chroot to", "the rootfs".into()),
             Step::ReopenNull => call("open", "\"/dev/null\"".into()),
+            Step::Loopback => call("set up", "the loopback interface".into()),
             Step::Hostname(name) => call("sethostname", quoted(name)),
             Step::Domainname(name) => call("setdomainname", quoted(name)),
             Step::Scheduler(attr) => call("sched_setattr", format!("policy {}", attr.policy)),
@@ -147,6 +155,31 @@ impl Plan {
             None => String::new(),
         }
     }
+}
+
+/// Which option the file system does not take, found out by offering it each one alone; nothing is mounted.
+fn refused_option(m: &MountStep) -> Option<(usize, String)> {
+    let name = m.fs.to_string_lossy();
+    let data = m.data.to_string_lossy();
+    for (option, at) in data.split(',').zip(&m.data_at) {
+        let fs = mount::fsopen(&m.fs).ok()?;
+        let (key, value) = option.split_once('=').map_or((option, None), |(key, value)| (key, Some(value)));
+        let (c_key, c_value) = (CString::new(key).ok()?, value.map(CString::new).transpose().ok()?);
+        let offered = match &c_value {
+            Some(value) => mount::fsconfig_string(fs.as_fd(), &c_key, value),
+            None => mount::fsconfig_flag(fs.as_fd(), &c_key),
+        };
+        if offered == Err(Errno::EINVAL) {
+            let known = value.is_some() && mount::fsconfig_string(fs.as_fd(), &c_key, c"0").is_ok();
+            let hint = if known {
+                format!("{name} does not take this value of {key:?}")
+            } else {
+                format!("{name} has no option {key:?}")
+            };
+            return Some((*at, hint));
+        }
+    }
+    None
 }
 
 /// Go writes these texts in lower case, and callers match on that.

@@ -8,7 +8,7 @@
 mod describe;
 mod mounts;
 mod namespaces;
-mod process;
+pub(crate) mod process;
 pub mod seccomp;
 
 use crate::cgroup::Paths;
@@ -101,6 +101,8 @@ pub struct MountStep {
     pub flags: u64,
     /// The file system's own options.
     pub data: CString,
+    /// Where each of them stands among the options of config.json.
+    pub data_at: Vec<usize>,
     /// A tmpfs without `mode=` gets the mode of the directory that it covers.
     pub keep_mode: bool,
     /// What the directory held is copied into the tmpfs.
@@ -229,6 +231,8 @@ pub enum Step {
     Chroot,
     /// Standard streams on the host's /dev/null are opened anew inside the container.
     ReopenNull,
+    /// Sets the loopback interface of a new network namespace up.
+    Loopback,
     /// sethostname(2).
     Hostname(CString),
     /// setdomainname(2).
@@ -373,6 +377,9 @@ pub fn plan(spec: &Spec, input: &Input) -> Result<Plan> {
     // Sysctls go through the host's /proc, which no container can have touched (CVE-2025-52881); those of the
     // network, IPC and UTS namespaces are of the namespaces that this process is in by now.
     p.sysctls(spec)?;
+    if ns.new_one(Ns::Network) {
+        p.push("linux.namespaces", Step::Loopback);
+    }
     p.names(spec)?;
 
     p.root(spec, &ns, input)?;

@@ -157,6 +157,7 @@ struct Options {
     recursive: Attr,
     copy_up: bool,
     data: Vec<String>,
+    data_at: Vec<usize>,
 }
 
 fn sort(options: &[String], field: &str) -> Result<Options> {
@@ -176,7 +177,10 @@ fn sort(options: &[String], field: &str) -> Result<Options> {
             Some(CopyUp) => o.copy_up = true,
             Some(Refused(why)) => return Err(unsupported(format!("{field}.options[{i}]"), why)),
             Some(Nothing) => {}
-            None => o.data.push(option.clone()),
+            None => {
+                o.data.push(option.clone());
+                o.data_at.push(i);
+            }
         }
     }
     Ok(o)
@@ -352,6 +356,7 @@ impl Plan {
             },
             flags,
             data: c_string(data, format!("{field}.options"))?,
+            data_at: o.data_at,
             keep_mode,
             copy_up: o.copy_up,
             attr: if o.copy_up && late_ro { Attr { set: attr::RDONLY, ..Attr::default() } } else { Attr::default() },
@@ -578,6 +583,7 @@ fn plain_mount(fs: &str, source: &str, target: &str, flags: u64, data: &str) -> 
         target: Target { path: c_string(target, "destination")?, no_symlinks: false, proc_allowed: false },
         flags,
         data: c_string(data, "options")?,
+        data_at: Vec::new(),
         keep_mode: false,
         copy_up: false,
         attr: Attr::default(),

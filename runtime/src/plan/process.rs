@@ -132,9 +132,8 @@ impl Plan {
         let ambient = mask("ambient", sets.and_then(|s| s.ambient().as_ref()))?;
         let caps = Capabilities { effective, permitted, inheritable };
 
-        if let Some(umask) = process.user().umask() {
-            self.push("process.user.umask", Step::Umask(umask));
-        }
+        // Not the caller's: what a container does must not depend on who starts it.
+        self.push("process.user.umask", Step::Umask(process.user().umask().unwrap_or(0o022)));
         // Bounding before the ids: dropping from it needs CAP_SETPCAP in effect.
         self.push("process.capabilities.bounding", Step::Bounding(bounding));
         // As root, and once more as the user, who may be the only one who can enter it; then it is checked (CVE-2024-21626).
@@ -145,6 +144,7 @@ impl Plan {
             self.push("", Step::StdioOwner(user.uid()));
         }
         let mut groups: Vec<u32> = user.additional_gids().iter().flatten().copied().collect();
+        groups.sort_unstable();
         groups.dedup();
         if input.rootless && !groups.is_empty() {
             return Err(invalid(
@@ -184,7 +184,7 @@ impl Plan {
         let args: Vec<&str> = process.args().iter().flatten().map(String::as_str).collect();
         let name =
             *args.first().filter(|a| !a.is_empty()).ok_or_else(|| invalid("process.args", "must not be empty"))?;
-        let mut env = environment(process);
+        let mut env = environment(process)?;
         if input.listen_fds > 0 {
             env.push(format!("LISTEN_FDS={}", input.listen_fds));
             env.push(format!("LISTEN_PID={}", ns.init_pid().unwrap_or(1)));
@@ -298,14 +298,15 @@ fn set(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|t| !t.is_empty())
 }
 
-/// The last of several entries with the same name holds, in the place of the first; one without `=` is not passed on.
-fn environment(process: &Process) -> Vec<String> {
+/// The last of several entries with the same name holds, in the place of the first.
+fn environment(process: &Process) -> Result<Vec<String>> {
     let list: Vec<&String> = process.env().iter().flatten().collect();
     let name = |e: &str| e.split_once('=').map(|(n, _)| n.to_string());
     let mut place = std::collections::HashMap::with_capacity(list.len());
     let mut out: Vec<String> = Vec::with_capacity(list.len() + 3);
-    for entry in list {
-        let Some(name) = name(entry) else { continue };
+    for (i, entry) in list.into_iter().enumerate() {
+        let name =
+            name(entry).ok_or_else(|| invalid(format!("process.env[{i}]"), format!("{entry:?} has no \"=\"")))?;
         match place.get(&name) {
             Some(at) => {
                 if let Some(old) = out.get_mut::<usize>(*at) {
@@ -318,11 +319,11 @@ fn environment(process: &Process) -> Vec<String> {
             }
         }
     }
-    out
+    Ok(out)
 }
 
 /// `net.ipv4.ip_forward` to `net/ipv4/ip_forward`; in a name with slashes they separate, and dots are dots (sysctl(8)).
-fn sysctl_path(key: &str) -> String {
+pub(crate) fn sysctl_path(key: &str) -> String {
     match key.find(['.', '/']).and_then(|i| key.as_bytes().get(i)) {
         Some(b'/') => key.to_string(),
         _ => key
@@ -470,10 +471,9 @@ mod tests {
 
     #[test]
     fn the_last_of_duplicate_variables_holds() {
-        let p: Process = serde_json::from_str(
-            r#"{"cwd":"/","user":{"uid":0,"gid":0},"args":["a"],"env":["A=1","B=2","A=3","BROKEN"]}"#,
-        )
-        .unwrap();
-        assert_eq!(environment(&p), ["A=3", "B=2"]);
+        let p: Process =
+            serde_json::from_str(r#"{"cwd":"/","user":{"uid":0,"gid":0},"args":["a"],"env":["A=1","B=2","A=3"]}"#)
+                .unwrap();
+        assert_eq!(environment(&p).unwrap(), ["A=3", "B=2"]);
     }
 }

@@ -115,6 +115,7 @@ fn openat_raw(dir: RawFd, path: &CStr, flags: c_int, mode: u32) -> Result<OwnedF
     }
 }
 
+#[allow(clippy::unnecessary_cast, reason = "the types differ between architectures")]
 fn to_stat(st: &libc::stat) -> Stat {
     Stat {
         mode: st.st_mode,
@@ -155,6 +156,7 @@ fn statat(dir: RawFd, name: &CStr, flags: c_int) -> Result<Stat> {
 }
 
 /// The file system type (`f_type` of fstatfs(2)) that a file is on; works on O_PATH fds.
+#[allow(clippy::unnecessary_cast, reason = "the type differs between libcs")]
 pub fn fs_type(fd: BorrowedFd) -> Result<i64> {
     let mut st = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: st is a valid place for a statfs structure.
@@ -164,6 +166,7 @@ pub fn fs_type(fd: BorrowedFd) -> Result<i64> {
 }
 
 /// The file system type of a path of the host.
+#[allow(clippy::unnecessary_cast, reason = "the type differs between libcs")]
 pub fn fs_type_of(path: &CStr) -> Result<i64> {
     let mut st = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: path is NUL-terminated and st is a valid place for a statfs structure.

@@ -9,6 +9,7 @@ pub mod exe;
 pub mod fdpass;
 pub mod file;
 pub mod mount;
+pub mod network;
 pub mod poll;
 pub mod process;
 pub mod signal;

@@ -146,6 +146,15 @@ pub fn fsconfig_string(fs: BorrowedFd, key: &CStr, value: &CStr) -> Result<()> {
     Errno::result(r).map(drop)
 }
 
+/// fsconfig(2) with FSCONFIG_SET_FLAG.
+pub fn fsconfig_flag(fs: BorrowedFd, key: &CStr) -> Result<()> {
+    const FSCONFIG_SET_FLAG: u32 = 0;
+    let null = std::ptr::null::<libc::c_char>();
+    // SAFETY: key is NUL-terminated; a flag has no value.
+    let r = unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), FSCONFIG_SET_FLAG, key.as_ptr(), null, 0) };
+    Errno::result(r).map(drop)
+}
+
 /// fsconfig(2) with FSCONFIG_CMD_CREATE, then fsmount(2): a detached mount of a new file system.
 pub fn fsmount(fs: BorrowedFd, attributes: u64) -> Result<OwnedFd> {
     const FSCONFIG_CMD_CREATE: u32 = 6;
