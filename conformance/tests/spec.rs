@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         return libtest_mimic::run(&arguments, trials).exit_code();
     }
     match prepare() {
-        Ok(host) => run(&arguments, &Arc::new(host)),
+        Ok(host) => run(&arguments, &host),
         Err(Failure(why)) => {
             eprintln!("conformance: {why}");
             ExitCode::FAILURE
@@ -80,7 +80,7 @@ fn perform(check: &Check, host: &Arc<Host>) -> Result<(), Failure> {
     verdict.and(lab.close())
 }
 
-fn prepare() -> Result<Host, Failure> {
+fn prepare() -> Result<Arc<Host>, Failure> {
     let wrong = |why: &str| Err(Failure(why.into()));
     if !rustix::process::geteuid().is_root() {
         return wrong("the checks need root");
@@ -91,7 +91,21 @@ fn prepare() -> Result<Host, Failure> {
     if env::var_os(ISOLATED).is_none() {
         return Err(isolate());
     }
-    Host::open(&runtime)
+    let host = Arc::new(Host::open(&runtime)?);
+    runs_a_container(&host)?;
+    Ok(host)
+}
+
+/// Many checks demand a refusal: a program that refuses everything, or does nothing at all, must not get that far.
+fn runs_a_container(host: &Arc<Host>) -> Result<(), Failure> {
+    let mut lab = host.lab()?;
+    let output = lab.run_sh("echo control");
+    lab.close()?;
+    match output {
+        Ok(text) if text == "control\n" => Ok(()),
+        Ok(text) => Err(Failure(format!("the runtime does not run the base bundle, whose output is {text:?}"))),
+        Err(Failure(why)) => Err(Failure(format!("the runtime does not run the base bundle: {why}"))),
+    }
 }
 
 /// Executes this program again in a mount namespace of its own, so that no slip of a runtime reaches the host's mounts.
