@@ -2,6 +2,7 @@
 
 use std::env;
 use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -76,7 +77,9 @@ fn judge(check: &Check, host: &Arc<Host>) -> Result<Completion, Failed> {
 
 fn perform(check: &Check, host: &Arc<Host>) -> Result<(), Failure> {
     let mut lab = host.lab()?;
-    let verdict = (check.run)(&mut lab);
+    // A check that panics must not leave its containers behind.
+    let verdict = catch_unwind(AssertUnwindSafe(|| (check.run)(&mut lab)));
+    let verdict = verdict.unwrap_or_else(|_| Err(Failure("the check panicked, see above".into())));
     verdict.and(lab.close())
 }
 

@@ -458,7 +458,7 @@ fn ps_table(lab: &mut Lab) -> Outcome {
         Ok(text.lines().count() == 3)
     })?;
     let header: Vec<&str> = text.lines().next().unwrap_or_default().split_whitespace().collect();
-    same!(header[..3], ["UID", "PID", "PPID"], "header");
+    same!(header.get(..3), Some(&["UID", "PID", "PPID"][..]), "header");
     ensure!(text.lines().any(|line| line.ends_with(" sleep 4567")), "no row for the sleep: {text}");
     Ok(())
 }
