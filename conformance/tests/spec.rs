@@ -61,6 +61,7 @@ fn judge(check: &Check, host: &Arc<Host>) -> Result<Completion, Failed> {
     match (perform(check, host), expected) {
         (Ok(()), None) => Ok(Completion::Completed),
         (Err(Failure(why)), None) => Err(why.into()),
+        (Ok(()), Some(one)) if one.why.starts_with("sometimes") => Ok(Completion::Completed),
         (Ok(()), Some(_)) => Err(format!("passes, but expected.rs lists it for {expect}").into()),
         (Err(Failure(seen)), Some(one)) => {
             EXPECTED_FAILURES.fetch_add(1, Ordering::Relaxed);
