@@ -71,6 +71,9 @@ pub(super) fn checks() -> Vec<Check> {
 /// Adds a hook that runs a shell script; `$LOG` in it is a directory that host and container share under one path.
 fn hook(lab: &mut Lab, kind: &str, script: &str) -> Outcome {
     let log = lab.directory("log")?;
+    // A hook that does not read the state may end before the runtime has written it.
+    let drained = format!("cat >/dev/null; {script}");
+    let script = if script.contains("cat >") || script.contains("sed ") { script } else { &drained };
     let pointer = format!("/hooks/{kind}/-");
     let env = json!([format!("LOG={}", log.display()), "PATH=/bin:/usr/bin"]);
     lab.set(&pointer, json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": env }));
@@ -106,7 +109,7 @@ fn order_of_all_kinds(lab: &mut Lab) -> Outcome {
 
 fn order_within_a_kind(lab: &mut Lab) -> Outcome {
     for number in 1..=3 {
-        hook(lab, "createRuntime", &format!("cat >/dev/null; echo {number} >> $LOG/order"))?;
+        hook(lab, "createRuntime", &format!("echo {number} >> $LOG/order"))?;
     }
     lab.args(&["true"]).run()?.ok("run")?;
     same!(log(lab, "order")?, "1\n2\n3\n", "order");
