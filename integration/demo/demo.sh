@@ -95,12 +95,39 @@ unmount_below() { # DIRECTORY
         umount -l "$point" || true
     done
 }
+# The demo's own control groups: that of the bundle and the parent of Docker's. The random id is in the names of both.
+own_cgroups() { find /sys/fs/cgroup -depth -type d \( -path "*/$id*" -o -path "*/${parent#/}*" \) 2>/dev/null; }
+# A runtime that fails may leave a process behind, so ending it is not left to the runtime: whatever is in the demo's own
+# control groups was started by the demo. A frozen one is thawed, for it would not die.
+end_processes() {
+    local directory pid
+    own_cgroups | while read -r directory; do
+        [ ! -e "$directory/freezer.state" ] || echo THAWED >"$directory/freezer.state"
+        [ ! -e "$directory/cgroup.freeze" ] || echo 0 >"$directory/cgroup.freeze"
+        while read -r pid; do [ "$pid" = 0 ] || kill -KILL "$pid"; done <"$directory/cgroup.procs"
+    done 2>/dev/null
+}
 remove_cgroups() {
-    local directory
-    find /sys/fs/cgroup -depth -type d -path "*/${parent#/}*" 2>/dev/null | while read -r directory; do
-        rmdir "$directory" || true
+    local directory attempt
+    for attempt in 1 2 3 4 5 6 7 8 9 10; do
+        own_cgroups | while read -r directory; do rmdir "$directory" 2>/dev/null; done
+        [ -n "$(own_cgroups)" ] || return 0
+        sleep "0.$attempt"
     done
 }
+# What is still there after all that, one line each; nothing when the machine is as it was.
+left_behind() {
+    own_cgroups
+    awk -v dir="$work/" 'index($5, dir) == 1 { print "mount " $5 }' /proc/self/mountinfo
+    [ ! -e "$work" ] || echo "$work"
+    local pid
+    for pid in "${daemons[@]}"; do
+        ! kill -0 "$pid" 2>/dev/null || echo "process $pid"
+    done
+    # Shims and inits carry the directory in their command line; grep itself must not, so it reads the pattern.
+    grep --files-with-matches --no-messages --fixed-strings --file=- -- /proc/[0-9]*/cmdline <<<"$work/" | sed 's|/proc/\([0-9]*\)/.*|process \1|'
+}
+
 take_down() {
     local status=$?
     trap - EXIT
@@ -119,18 +146,25 @@ take_down() {
         # shellcheck disable=SC2046 # one word for each id
         timeout 30 docker rm --force $(timeout 10 docker ps --all --quiet) >/dev/null 2>&1
     fi
+    end_processes
     stop_daemons
     unmount_below "$work"
     remove_cgroups
     rm -rf --one-file-system "$work"
-    if [ -e "$work" ]; then
-        echo "demo: could not remove $work" >&2
-        [ "$status" != 0 ] || status=1
+    local left cleaned='everything is cleaned up'
+    left=$(left_behind)
+    if [ -n "$left" ]; then
+        cleaned='NOT everything is cleaned up'
+        printf '\n    left behind:\n'
+        printf '    | %s\n' "${left//$'\n'/$'\n    | '}"
     fi
-    if [ "$status" = 0 ]; then
-        printf '\n%s✓ %d steps passed with %s in %d s; everything is cleaned up.%s\n' "$green" "$steps" "$name" "$SECONDS" "$off"
+    if [ "$status" != 0 ]; then
+        printf '\n%s✗ step %d failed with %s; %s.%s\n' "$red" "$steps" "$name" "$cleaned" "$off"
+    elif [ -n "$left" ]; then
+        printf '\n%s✗ %d steps passed with %s; %s.%s\n' "$red" "$steps" "$name" "$cleaned" "$off"
+        status=1
     else
-        printf '\n%s✗ step %d failed with %s; everything is cleaned up.%s\n' "$red" "$steps" "$name" "$off"
+        printf '\n%s✓ %d steps passed with %s in %d s; %s.%s\n' "$green" "$steps" "$name" "$SECONDS" "$cleaned" "$off"
     fi
     exit "$status"
 }
