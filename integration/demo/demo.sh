@@ -125,6 +125,7 @@ left_behind() {
         ! kill -0 "$pid" 2>/dev/null || echo "process $pid"
     done
     # Shims and inits carry the directory in their command line; grep itself must not, so it reads the pattern.
+    # shellcheck disable=SC2062 # --file takes no pattern
     grep --files-with-matches --no-messages --fixed-strings --file=- -- /proc/[0-9]*/cmdline <<<"$work/" | sed 's|/proc/\([0-9]*\)/.*|process \1|'
 }
 
