@@ -1,6 +1,8 @@
 //! Compiled profiles before the real kernel. A filter binds the thread that sets it, so each test has a thread to lose.
 //! Needs root, as a filter without no_new_privs does.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use orlop::plan::seccomp::compile;
 use orlop_sys::bpf::{seccomp_action_avail, seccomp_set_filter};
 use serde_json::{Value, json};
@@ -72,9 +74,8 @@ fn calls_newer_than_the_profile_are_unknown() {
             "mprotect", "munmap", "rt_sigprocmask", "sched_yield", "sigaltstack", "write"]}]
     });
     // mkdir (83) is below futex (202), the last that the profile names; linkat (265) is above it.
-    let (got, _) = under(profile, || {
-        [errno(fs::create_dir(path("dir"))), errno(fs::hard_link(path("file"), path("link")))]
-    });
+    let (got, _) =
+        under(profile, || [errno(fs::create_dir(path("dir"))), errno(fs::hard_link(path("file"), path("link")))]);
     assert_eq!(got, [1, 38]);
 }
 

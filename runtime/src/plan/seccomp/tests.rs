@@ -270,7 +270,8 @@ fn random_profile(random: &mut Random, archs: &[&str], plain: bool) -> Value {
         let mut args: Vec<Value> = (0..if random.chance(50) { 0 } else { random.below(4) })
             .map(|_| {
                 let arguments = random.pick(&[3, 3, 3, 3, 6]);
-                let op = if plain && !single { random.pick(&["SCMP_CMP_EQ", "SCMP_CMP_NE"]) } else { random.pick(&OPS) };
+                let op =
+                    if plain && !single { random.pick(&["SCMP_CMP_EQ", "SCMP_CMP_NE"]) } else { random.pick(&OPS) };
                 json!({"index": random.below(arguments), "value": random.value(), "valueTwo": random.value(), "op": op})
             })
             .collect();
@@ -385,7 +386,8 @@ fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 /// libseccomp's program, or `None` when it refuses the profile.
 fn export(program: &PathBuf, p: &LinuxSeccomp, optimize: u32) -> Option<Vec<Insn>> {
-    let mut child = command(program).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        command(program).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     // A refusal ends the reading early.
     let _ = child.stdin.take().unwrap().write_all(for_libseccomp(p, optimize).as_bytes());
     let out = child.wait_with_output().unwrap();
@@ -486,7 +488,8 @@ fn contested_calls_go_to_the_rule_that_libseccomp_prefers() {
         };
         let rules = [rule(&mut random, 7), rule(&mut random, 8)];
         let p = profile(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}));
-        let alone = rules.map(|r| compile_for(Abi::X86_64, &profile(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [r]}))));
+        let alone = rules
+            .map(|r| compile_for(Abi::X86_64, &profile(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [r]}))));
         let (Some(theirs), Ok(ours)) = (export(&program, &p, 1), compile_for(Abi::X86_64, &p)) else { continue };
         let (mut overlap, mut alike) = (false, true);
         for (x, y) in (0..36).map(|n| (n / 6, n % 6)) {
@@ -547,10 +550,10 @@ fn programs_do_what_seccompiler_does() {
         let p = profile(json!({"defaultAction": "SCMP_ACT_LOG", "syscalls": rules}));
         let ours = compile_for(Abi::X86_64, &p).unwrap().filter;
         let numbers: Vec<u32> = theirs.keys().flat_map(|n| [*n as u32; 30]).chain(0..600).collect();
-        let filter = SeccompFilter::new(theirs, SeccompAction::Log, SeccompAction::Errno(9), TargetArch::x86_64).unwrap();
+        let filter =
+            SeccompFilter::new(theirs, SeccompAction::Log, SeccompAction::Errno(9), TargetArch::x86_64).unwrap();
         let theirs: BpfProgram = filter.try_into().unwrap();
-        let theirs: Vec<Insn> =
-            theirs.iter().map(|i| Insn { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
+        let theirs: Vec<Insn> = theirs.iter().map(|i| Insn { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
         for nr in numbers {
             let data = Data { nr, arch: X86_64, args: random_args(&mut random) };
             assert_eq!(run(&ours, &data).0, run(&theirs, &data).0, "round {round}, {data:x?}");
@@ -560,23 +563,77 @@ fn programs_do_what_seccompiler_does() {
 
 /// Names that an engine's default profile keeps from a container without added capabilities.
 const DENIED: [&str; 64] = [
-    "_sysctl", "acct", "add_key", "bdflush", "bpf", "cachestat", "clock_adjtime64", "clock_settime", "clock_settime64",
-    "create_module", "delete_module", "fanotify_init", "finit_module", "fsconfig", "fsmount", "fsopen", "fspick",
-    "get_kernel_syms", "get_mempolicy", "init_module", "io_uring_enter", "io_uring_register", "io_uring_setup", "ioperm",
-    "iopl", "kexec_file_load", "kexec_load", "keyctl", "lookup_dcookie", "lsm_get_self_attr", "mbind",
-    "migrate_pages", "mount", "mount_setattr", "move_mount", "move_pages", "nfsservctl", "open_by_handle_at",
-    "open_tree", "perf_event_open", "pivot_root", "query_module", "quotactl", "quotactl_fd", "reboot", "request_key",
-    "set_mempolicy", "setdomainname", "sethostname", "setns", "settimeofday", "stime", "swapoff", "swapon", "sysfs",
-    "syslog", "umount", "umount2", "unshare", "uselib", "userfaultfd", "ustat", "vhangup", "vm86",
+    "_sysctl",
+    "acct",
+    "add_key",
+    "bdflush",
+    "bpf",
+    "cachestat",
+    "clock_adjtime64",
+    "clock_settime",
+    "clock_settime64",
+    "create_module",
+    "delete_module",
+    "fanotify_init",
+    "finit_module",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "get_kernel_syms",
+    "get_mempolicy",
+    "init_module",
+    "io_uring_enter",
+    "io_uring_register",
+    "io_uring_setup",
+    "ioperm",
+    "iopl",
+    "kexec_file_load",
+    "kexec_load",
+    "keyctl",
+    "lookup_dcookie",
+    "lsm_get_self_attr",
+    "mbind",
+    "migrate_pages",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "move_pages",
+    "nfsservctl",
+    "open_by_handle_at",
+    "open_tree",
+    "perf_event_open",
+    "pivot_root",
+    "query_module",
+    "quotactl",
+    "quotactl_fd",
+    "reboot",
+    "request_key",
+    "set_mempolicy",
+    "setdomainname",
+    "sethostname",
+    "setns",
+    "settimeofday",
+    "stime",
+    "swapoff",
+    "swapon",
+    "sysfs",
+    "syslog",
+    "umount",
+    "umount2",
+    "unshare",
+    "uselib",
+    "userfaultfd",
+    "ustat",
+    "vhangup",
+    "vm86",
 ];
 
 /// A profile of the size and shape of the engines' defaults.
 fn engine_like() -> LinuxSeccomp {
     let special = ["clone", "clone3", "personality", "socket"];
     let allowed: Vec<&str> = names().into_iter().filter(|n| !DENIED.contains(n) && !special.contains(n)).collect();
-    let persona = |value: u64| {
-        json!({"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [arg(0, "SCMP_CMP_EQ", value, 0)]})
-    };
+    let persona = |value: u64| json!({"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [arg(0, "SCMP_CMP_EQ", value, 0)]});
     profile(json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         "architectures": X86_ARCHS,
@@ -663,7 +720,8 @@ fn errors_name_the_field() {
 #[test]
 fn a_filter_past_the_kernels_limit_is_refused_and_one_near_it_works() {
     let rules = |n: u64| {
-        let rule = |v| json!({"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [arg(0, "SCMP_CMP_EQ", v * 7, 0)]});
+        let rule =
+            |v| json!({"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [arg(0, "SCMP_CMP_EQ", v * 7, 0)]});
         compile_rules((0..n).map(rule).collect())
     };
     let error = rules(5000).unwrap_err().to_string();
@@ -695,7 +753,8 @@ fn flags_are_runcs() {
 
 #[test]
 fn unknown_names_are_reported_and_skipped() {
-    let program = compile_rules(json!([{"names": ["read", "s390_pci_mmio_read"], "action": "SCMP_ACT_ALLOW"}])).unwrap();
+    let program =
+        compile_rules(json!([{"names": ["read", "s390_pci_mmio_read"], "action": "SCMP_ACT_ALLOW"}])).unwrap();
     assert_eq!(program.unknown, ["s390_pci_mmio_read"]);
 }
 
