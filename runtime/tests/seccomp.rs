@@ -1,6 +1,8 @@
 //! Compiled profiles before the real kernel. A filter binds the thread that sets it, so each test has a thread to lose.
 //! Needs root, as a filter without no_new_privs does.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use orlop::plan::seccomp::compile;
 use orlop_sys::bpf::{seccomp_action_avail, seccomp_set_filter};
 use serde_json::{Value, json};

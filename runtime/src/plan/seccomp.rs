@@ -57,7 +57,8 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Program> {
 
 fn compile_for(native: Abi, profile: &LinuxSeccomp) -> Result<Program> {
     let default = default_action(profile)?;
-    let (rules, unknown) = read_rules(profile, default)?;
+    let groups = groups(profile)?;
+    let (rules, unknown) = rules(&groups);
     let mut graph = Graph::default();
     let mut root = graph.ret(KILL_THREAD);
     for (audit, abis) in audited(native, profile).iter().rev() {
@@ -150,12 +151,9 @@ enum Compare {
 }
 
 impl Check {
-    fn new(arg: &LinuxSeccompArg, field: impl Fn() -> String) -> Result<Check> {
+    fn new(arg: &LinuxSeccompArg) -> Result<Check> {
         let Some(index) = u8::try_from(arg.index()).ok().filter(|i| *i < 6) else {
-            return Err(invalid(
-                field() + ".index",
-                format!("a system call has arguments 0 to 5, not {}", arg.index()),
-            ));
+            return Err(invalid("index", format!("a system call has arguments 0 to 5, not {}", arg.index())));
         };
         let (op, mask, value) = match arg.op() {
             Op::ScmpCmpEq => (Compare::Eq, u64::MAX, arg.value()),
@@ -214,52 +212,64 @@ impl Check {
     }
 }
 
-/// A rule of the profile for one name.
-struct Rule<'a> {
-    name: &'a str,
-    numbers: Numbers,
+/// An entry of `linux.seccomp.syscalls`, read.
+struct Group<'a> {
+    names: &'a [String],
     action: u32,
     /// Each holds by itself: conditions that hold together, by rising argument.
     alternatives: Vec<Vec<Check>>,
-    /// Its action is the default one, so that it only makes the call known.
-    redundant: bool,
-    /// Index in `linux.seccomp.syscalls`.
+    /// Its index in the profile.
     index: usize,
 }
 
-fn read_rules<'a>(profile: &'a LinuxSeccomp, default: u32) -> Result<(Vec<Rule<'a>>, Vec<String>)> {
-    let (mut rules, mut unknown) = (Vec::new(), Vec::new());
-    for (index, entry) in profile.syscalls().iter().flatten().enumerate() {
-        let at = |field: &str| format!("linux.seccomp.syscalls[{index}].{field}");
-        let action = outcome(entry.action(), entry.errno_ret(), "errnoRet")
-            .map_err(|e| e.within(&format!("linux.seccomp.syscalls[{index}]")))?;
-        let alternatives = alternatives(entry.args().as_deref().unwrap_or_default(), index)?;
-        for (n, name) in entry.names().iter().enumerate() {
-            if name.is_empty() {
-                return Err(invalid(at(&format!("names[{n}]")), "empty string is not a valid syscall"));
-            }
-            if action == NOTIFY && name == "write" {
-                return Err(invalid(
-                    at(&format!("names[{n}]")),
-                    "SCMP_ACT_NOTIFY cannot be used for the write syscall",
-                ));
-            }
+/// A rule for one name.
+struct Rule<'a> {
+    name: &'a str,
+    numbers: Numbers,
+    group: &'a Group<'a>,
+}
+
+fn groups(profile: &LinuxSeccomp) -> Result<Vec<Group<'_>>> {
+    let entries = profile.syscalls().iter().flatten().enumerate();
+    let read = entries.map(|(index, entry)| {
+        let names = entry.names().as_slice();
+        let action = outcome(entry.action(), entry.errno_ret(), "errnoRet")?;
+        let alternatives = alternatives(entry.args().as_deref().unwrap_or_default())?;
+        for (n, name) in names.iter().enumerate() {
+            let why = match name.as_str() {
+                "" => "empty string is not a valid syscall",
+                // The child tells of its listener by a write, which nobody could yet answer for.
+                "write" if action == NOTIFY => "SCMP_ACT_NOTIFY cannot be used for the write syscall",
+                _ => continue,
+            };
+            return Err(invalid(format!("names[{n}]"), why));
+        }
+        Ok(Group { names, action, alternatives, index })
+    });
+    let at = |index| move |e: crate::error::Error| e.within(&format!("linux.seccomp.syscalls[{index}]"));
+    read.enumerate().map(|(index, group)| group.map_err(at(index))).collect()
+}
+
+/// A rule for every name, and the names that no ABI has.
+fn rules<'a>(groups: &'a [Group<'a>]) -> (Vec<Rule<'a>>, Vec<String>) {
+    let mut rules = Vec::with_capacity(groups.iter().map(|g| g.names.len()).sum());
+    let mut unknown = Vec::new();
+    for group in groups {
+        for name in group.names {
             match lookup(name) {
+                Some(numbers) => rules.push(Rule { name, numbers, group }),
                 None => unknown.push(name.clone()),
-                Some(numbers) => {
-                    let (alternatives, redundant) = (alternatives.clone(), action == default);
-                    rules.push(Rule { name, numbers, action, alternatives, redundant, index });
-                }
             }
         }
     }
-    Ok((rules, unknown))
+    (rules, unknown)
 }
 
-fn alternatives(args: &[LinuxSeccompArg], index: usize) -> Result<Vec<Vec<Check>>> {
+/// Conditions that are all about different arguments hold together; otherwise each is a rule of its own, as in runc.
+fn alternatives(args: &[LinuxSeccompArg]) -> Result<Vec<Vec<Check>>> {
     let mut checks = Vec::with_capacity(args.len());
     for (n, arg) in args.iter().enumerate() {
-        checks.push(Check::new(arg, || format!("linux.seccomp.syscalls[{index}].args[{n}]"))?);
+        checks.push(Check::new(arg).map_err(|e| e.within(&format!("args[{n}]")))?);
     }
     let seen = checks.iter().fold(0u8, |seen, check| seen | 1 << check.arg);
     if seen.count_ones() as usize != checks.len() {
@@ -450,25 +460,22 @@ type Case = (Vec<Check>, u32, usize);
 
 /// Where the calls of one number lead; `None` when no rule but redundant ones names it.
 fn outcome_of(graph: &mut Graph, default: u32, abi: Abi, calls: &[Call<'_>]) -> Result<Option<Id>> {
-    if let [Call { rule, multiplexed: None, .. }] = calls
-        && rule.alternatives.iter().all(Vec::is_empty)
-    {
-        return Ok((!rule.redundant).then(|| graph.ret(rule.action)));
-    }
     let mut cases: Vec<Case> = Vec::new();
-    for call in calls.iter().filter(|c| !c.rule.redundant) {
-        for checks in &call.rule.alternatives {
-            let checks = adapted(checks, abi, call.multiplexed);
+    for Call { rule, multiplexed, .. } in calls.iter().filter(|c| c.rule.group.action != default) {
+        for checks in &rule.group.alternatives {
+            let checks = adapted(checks, abi, *multiplexed);
             if checks.is_empty() {
-                return Ok(Some(graph.ret(call.rule.action)));
+                return Ok(Some(graph.ret(rule.group.action)));
             }
-            cases.push((checks, call.rule.action, call.rule.index));
+            cases.push((checks, rule.group.action, rule.group.index));
         }
+    }
+    if cases.is_empty() {
+        return Ok(None);
     }
     let name = calls.first().map_or("", |c| c.rule.name);
     let cases = in_order(cases, name)?;
     let mut id = graph.ret(default);
-    let known = !cases.is_empty();
     for (checks, action, _) in cases.iter().rev() {
         let (mut yes, no) = (graph.ret(*action), id);
         for check in checks.iter().rev() {
@@ -476,7 +483,7 @@ fn outcome_of(graph: &mut Graph, default: u32, abi: Abi, calls: &[Call<'_>]) -> 
         }
         id = yes;
     }
-    Ok(known.then_some(id))
+    Ok(Some(id))
 }
 
 /// The conditions as the ABI compares them, without those that always hold.
