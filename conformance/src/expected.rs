@@ -18,6 +18,12 @@ const fn row(runtime: &'static str, check: &'static str, why: &'static str) -> E
 /// Seen with runc 1.1.5 and crun 1.8.1 of Debian 12, and with runc 1.5.1.
 #[rustfmt::skip]
 pub const EXPECTED: &[Expected] = &[
+    row("orlop", "cli::features_json", "the verb is for a later version"),
+    row("orlop", "cli::flag_without_its_value_fails", "the verb restore is for a later version"),
+    row("orlop", "cli::help_of_checkpoint", "the verb is for a later version"),
+    row("orlop", "cli::help_of_events", "the verb is for a later version"),
+    row("orlop", "cli::help_of_features", "the verb is for a later version"),
+    row("orlop", "cli::help_of_restore", "the verb is for a later version"),
     row("runc", "cli::spec_writes_the_base_config", "writes ambient capabilities"),
     row("runc", "cli::pidfd_socket_of_create", "has no --pidfd-socket"),
     row("runc", "process::rlimits_given_twice_are_refused", "takes the last of two limits of one type"),

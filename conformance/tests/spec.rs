@@ -56,7 +56,9 @@ fn judge(check: &Check, host: &Arc<Host>) -> Result<Completion, Failed> {
     if check.own && host.name != "orlop" {
         return Ok(Completion::ignored_with("a promise of orlop's own"));
     }
-    let expect = env::var("EXPECT").unwrap_or_default();
+    // What orlop itself does not do yet needs no variable to be told.
+    let own = || if host.name == "orlop" { "orlop".to_owned() } else { String::new() };
+    let expect = env::var("EXPECT").unwrap_or_else(|_| own());
     let expected = EXPECTED.iter().find(|one| one.runtime == expect && one.check == check.name);
     match (perform(check, host), expected) {
         (Ok(()), None) => Ok(Completion::Completed),

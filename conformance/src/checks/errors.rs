@@ -68,7 +68,7 @@ const BAD: &[Bad] = &[
     ),
     ("/linux/seccomp", || json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": ["NONE"] }), "linux.seccomp.flags[0]"),
     ("/linux/maskedPaths", || json!(["relative"]), "linux.maskedPaths[0]"),
-    ("/linux/intelRdt", || json!({ "closID": "a/b" }), "linux.intelRdt.closID"),
+    ("/linux/intelRdt", || json!({ "closID": "a/b" }), "linux.intelRdt"),
 ];
 
 pub(super) fn checks() -> Vec<Check> {
