@@ -1,18 +1,21 @@
-//! The command line: runc's commands and flags as clap definitions, and one arm per verb.
+//! The command line: from the words of an invocation to one arm per verb.
 //!
-//! clap holds the definitions, checks and converts the values; [`crate::argv`] brings Go's flag syntax into clap's, and
-//! the help is laid out here as runc lays it out, from the same definitions.
+//! [`verbs`] defines runc's commands and flags, clap checks and converts the values, [`crate::argv`] brings Go's flag
+//! syntax into clap's, and [`help`] writes what can be known from the same definitions.
+
+mod help;
+mod verbs;
 
 use crate::argv::{self, Flags, Words};
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::log;
 use crate::ops::{self, CreateOptions, ExecOptions, Global, RunOptions};
 use clap::error::{ContextKind, ContextValue};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{ArgMatches, Command};
 use std::ffi::{OsStr, OsString};
-use std::fmt::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use verbs::{Verb, base, command, find, global_flags};
 
 /// What an invocation comes to.
 #[derive(Debug, Default, PartialEq)]
@@ -40,227 +43,6 @@ impl Reply {
     }
 }
 
-/// A verb: what clap needs to know, what its help says, and how many arguments it takes.
-struct Verb {
-    name: &'static str,
-    about: &'static str,
-    usage: &'static str,
-    details: &'static str,
-    flags: fn() -> Vec<Arg>,
-    syntax: Flags,
-    args: (usize, usize),
-}
-
-const ANY: usize = usize::MAX;
-const ID: &str = "<container-id>";
-
-const VERBS: &[Verb] = &[
-    Verb {
-        name: "create",
-        about: "create a container",
-        usage: ID,
-        details: "Makes the container that the bundle's config.json describes and lets its process wait for \"start\".\n\
-                  The id is yours to choose; it must be unique among the containers of the same --root.",
-        flags: create_flags,
-        syntax: Flags::Anywhere,
-        args: (1, 1),
-    },
-    Verb {
-        name: "delete",
-        about: "delete a container that has stopped, and all that is kept for it",
-        usage: ID,
-        details: "",
-        flags: || {
-            vec![
-                switch("force", "kill the container first if it is running; one that does not exist is no error")
-                    .short('f'),
-            ]
-        },
-        syntax: Flags::Anywhere,
-        args: (1, 1),
-    },
-    Verb {
-        name: "exec",
-        about: "run another process in a container",
-        usage: "<container-id> <command> [arguments...]  || -p process.json <container-id>",
-        details: "All that follows the id belongs to the command. The flags change the process of config.json; with\n\
-                  --process, the file says everything about the process.",
-        flags: exec_flags,
-        syntax: Flags::First,
-        args: (1, ANY),
-    },
-    Verb {
-        name: "kill",
-        about: "send a signal (default: SIGTERM) to the process of a container",
-        usage: "<container-id> [signal]",
-        details: "The signal is a number or a name, with or without SIG, in any case.",
-        flags: || vec![switch("all", "a container that has stopped is no error").short('a')],
-        syntax: Flags::Anywhere,
-        args: (1, 2),
-    },
-    Verb {
-        name: "list",
-        about: "list the containers below --root",
-        usage: "",
-        details: "",
-        flags: || vec![format_flag(), switch("quiet", "print the ids alone").short('q')],
-        syntax: Flags::Anywhere,
-        args: (0, 0),
-    },
-    Verb {
-        name: "pause",
-        about: "suspend all processes of a container",
-        usage: ID,
-        details: "",
-        flags: Vec::new,
-        syntax: Flags::Anywhere,
-        args: (1, 1),
-    },
-    Verb {
-        name: "ps",
-        about: "show the processes of a container",
-        usage: "<container-id> [ps options]",
-        details: "The table is that of the host's ps(1), by default of \"ps -ef\".",
-        flags: || vec![format_flag()],
-        syntax: Flags::First,
-        args: (1, ANY),
-    },
-    Verb {
-        name: "resume",
-        about: "let the processes of a paused container go on",
-        usage: ID,
-        details: "",
-        flags: Vec::new,
-        syntax: Flags::Anywhere,
-        args: (1, 1),
-    },
-    Verb {
-        name: "run",
-        about: "create a container, start it, wait for its end and delete it",
-        usage: ID,
-        details: "Ends with the status of the container's process, or 128 + n when signal n killed it.",
-        flags: run_flags,
-        syntax: Flags::Anywhere,
-        args: (1, 1),
-    },
-    Verb {
-        name: "spec",
-        about: "write a config.json to begin with",
-        usage: "",
-        details: "The process of the new configuration is \"sh\" in the directory \"rootfs\" of the bundle.",
-        flags: || {
-            vec![
-                path("bundle", "the bundle directory (default: the current directory)").short('b'),
-                switch("rootless", "for a user without privileges: with a user namespace, without limits"),
-            ]
-        },
-        syntax: Flags::Anywhere,
-        args: (0, 0),
-    },
-    Verb {
-        name: "start",
-        about: "start the process of a container that was created",
-        usage: ID,
-        details: "",
-        flags: Vec::new,
-        syntax: Flags::Anywhere,
-        args: (1, 1),
-    },
-    Verb {
-        name: "state",
-        about: "print the state of a container as JSON",
-        usage: ID,
-        details: "",
-        flags: Vec::new,
-        syntax: Flags::Anywhere,
-        args: (1, 1),
-    },
-];
-
-fn global_flags() -> Vec<Arg> {
-    vec![
-        switch("debug", "write debug messages to the log"),
-        path("log", "a file to append the log to (default: stderr)"),
-        text("log-format", "the log's format: text or json").default_value("text"),
-        text("log-level", "the least level to log: error, warning or debug"),
-        path("root", "the directory for the state of the containers, best on a tmpfs (default: /run/orlop)"),
-        switch("systemd-cgroup", "let systemd make the cgroups; cgroupsPath is then slice:prefix:name"),
-        text("rootless", "accept that cgroups cannot be managed: true, false or auto").default_value("auto"),
-        switch("version", "print the version").short('v'),
-    ]
-}
-
-fn create_flags() -> Vec<Arg> {
-    vec![
-        path("bundle", "the bundle directory (default: the current directory)").short('b'),
-        path("console-socket", "an AF_UNIX socket that receives the master of the container's terminal"),
-        path("pidfd-socket", "an AF_UNIX socket that receives a pidfd of the container's process"),
-        path("pid-file", "a file to write the process id to"),
-        switch("no-pivot", "do not use pivot_root, for a root file system on a ramdisk"),
-        switch("no-new-keyring", "keep the session keyring of the caller"),
-        preserve_fds(),
-    ]
-}
-
-fn run_flags() -> Vec<Arg> {
-    let mut flags = create_flags();
-    flags.extend([
-        switch("detach", "return when the process has started").short('d'),
-        switch("keep", "do not delete the container at its end"),
-        switch("no-subreaper", "leave orphans of the container to the host's init"),
-    ]);
-    flags
-}
-
-fn exec_flags() -> Vec<Arg> {
-    vec![
-        path("console-socket", "an AF_UNIX socket that receives the master of the process's terminal"),
-        path("pidfd-socket", "an AF_UNIX socket that receives a pidfd of the process"),
-        text("cwd", "the working directory in the container"),
-        list("env", "NAME=value for the environment; may be repeated").short('e'),
-        switch("tty", "give the process a terminal").short('t'),
-        text("user", "the user, as uid[:gid]").short('u'),
-        list("additional-gids", "a supplementary group; may be repeated").short('g').value_parser(value_parser!(u32)),
-        path("process", "a file with the process as JSON").short('p'),
-        switch("detach", "return when the process has started").short('d'),
-        path("pid-file", "a file to write the process id to"),
-        text("process-label", "the SELinux label of the process"),
-        text("apparmor", "the AppArmor profile of the process"),
-        switch("no-new-privs", "set no_new_privs"),
-        list("cap", "a capability to add; may be repeated").short('c'),
-        preserve_fds(),
-        list("cgroup", "a sub-cgroup to run in, as [controller:]path; may be repeated"),
-        switch("ignore-paused", "go ahead in a paused container"),
-    ]
-}
-
-fn preserve_fds() -> Arg {
-    text("preserve-fds", "how many fds from 3 on the process inherits, after those of $LISTEN_FDS")
-        .value_parser(value_parser!(u32))
-        .default_value("0")
-}
-
-fn format_flag() -> Arg {
-    text("format", "table or json").short('f').default_value("table")
-}
-
-fn text(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).help(help).num_args(1).action(ArgAction::Set)
-}
-
-fn path(name: &'static str, help: &'static str) -> Arg {
-    text(name, help).value_parser(value_parser!(OsString))
-}
-
-fn list(name: &'static str, help: &'static str) -> Arg {
-    text(name, help).action(ArgAction::Append)
-}
-
-/// Takes a value behind `=`, so that `--detach=false` says what it says.
-fn switch(name: &'static str, help: &'static str) -> Arg {
-    text(name, help).num_args(0..=1).require_equals(true).value_parser(go_bool)
-}
-
 /// Whether these arguments make processes that enter a container, so that the executable must be sealed first. Looks for
 /// the verb's word alone: a flag's value of the same text costs a needless sealing, nothing more.
 pub fn enters_container(argv: &[OsString]) -> bool {
@@ -272,21 +54,25 @@ pub fn run(argv: &[OsString]) -> Reply {
     let program = program(argv);
     let (global, rest) = match globals(argv) {
         Ok(both) => both,
-        Err(usage) => return wrong_usage(format!(": {usage}"), help(program), usage),
+        Err(usage) => return wrong_usage(format!(": {usage}"), help::overview(program), usage),
     };
     let Some((verb, words)) = rest.split_first().filter(|_| !on(&global, "help")) else {
-        return if on(&global, "version") { Reply::text(version(program)) } else { Reply::text(help(program)) };
+        return if on(&global, "version") {
+            Reply::text(help::version(program))
+        } else {
+            Reply::text(help::overview(program))
+        };
     };
     if on(&global, "version") {
-        return Reply::text(version(program));
+        return Reply::text(help::version(program));
     }
     if let Err(e) = log_options(&global).and_then(|options| log::init(&options)) {
         return Reply::failed(e.to_string());
     }
     match (verb.to_str(), words.first()) {
-        (Some("help" | "h"), None) => Reply::text(help(program)),
+        (Some("help" | "h"), None) => Reply::text(help::overview(program)),
         (Some("help" | "h"), Some(topic)) => match find(topic) {
-            Some(verb) => Reply::text(verb_help(program, verb, &command(verb))),
+            Some(verb) => Reply::text(help::of_verb(program, verb, &command(verb))),
             None => no_topic(topic),
         },
         _ => match find(verb) {
@@ -304,7 +90,7 @@ fn globals(argv: &[OsString]) -> std::result::Result<(ArgMatches, Vec<OsString>)
 
 fn run_verb(program: &str, global: &ArgMatches, verb: &Verb, words: &[OsString]) -> Reply {
     let command = command(verb);
-    let help = || verb_help(program, verb, &base(verb.name).args((verb.flags)()));
+    let help = || help::of_verb(program, verb, &base(verb.name).args((verb.flags)()));
     let parsed = argv::sort(&command, words, verb.syntax).and_then(|w| Ok((values(command, w.flags)?, w.args)));
     let (flags, args) = match parsed {
         Ok(both) => both,
@@ -524,19 +310,6 @@ fn program(argv: &[OsString]) -> &'static str {
     }
 }
 
-fn find(name: &OsStr) -> Option<&'static Verb> {
-    VERBS.iter().find(|verb| name == verb.name)
-}
-
-fn command(verb: &Verb) -> Command {
-    base(verb.name).args((verb.flags)())
-}
-
-fn base(name: &'static str) -> Command {
-    let plain = Command::new(name).disable_help_flag(true).disable_version_flag(true).no_binary_name(true);
-    plain.args_override_self(true).arg(switch("help", "show this help").short('h'))
-}
-
 /// Lets clap check and convert the values; an error is a sentence in the words of Go's package.
 fn values(command: Command, flags: Vec<OsString>) -> std::result::Result<ArgMatches, String> {
     command.try_get_matches_from(flags).map_err(|e| {
@@ -567,66 +340,4 @@ fn wrong_usage(why: String, help: String, error: String) -> Reply {
 
 fn no_topic(name: &OsStr) -> Reply {
     Reply { status: 3, ..Reply::failed(format!("No help topic for '{}'", name.to_string_lossy())) }
-}
-
-/// Callers look for a line with "version" and one that begins with "commit:".
-fn version(program: &str) -> String {
-    let commit = option_env!("ORLOP_COMMIT").unwrap_or("unknown");
-    format!("{program} version {}\ncommit: {commit}\nspec: 1.3.0\n", env!("CARGO_PKG_VERSION"))
-}
-
-fn help(program: &str) -> String {
-    let verbs: Vec<(String, String)> = VERBS
-        .iter()
-        .map(|v| (v.name, v.about))
-        .chain([("help, h", "show this help, or that of a command")])
-        .map(|(name, about)| (name.to_string(), about.to_string()))
-        .collect();
-    format!(
-        "NAME:\n   {program} - Open Container Initiative runtime\n\n\
-         USAGE:\n   {program} [global options] command [command options] [arguments...]\n\n\
-         VERSION:\n   {}\n\n\
-         COMMANDS:\n{}\n\
-         GLOBAL OPTIONS:\n{}",
-        env!("CARGO_PKG_VERSION"),
-        columns(&verbs),
-        columns(&options(&base("orlop").args(global_flags()))),
-    )
-}
-
-fn verb_help(program: &str, verb: &Verb, command: &Command) -> String {
-    let Verb { name, about, usage, details, .. } = verb;
-    let mut text =
-        format!("NAME:\n   {program} {name} - {about}\n\nUSAGE:\n   {program} {name} [command options] {usage}\n");
-    if !details.is_empty() {
-        let details = details.replace('\n', "\n   ");
-        // Writing to a String cannot fail.
-        let _ = write!(text, "\nDESCRIPTION:\n   {details}\n");
-    }
-    let _ = write!(text, "\nOPTIONS:\n{}", columns(&options(command)));
-    text
-}
-
-/// The flags of a command as (spelling, meaning), the help last.
-fn options(command: &Command) -> Vec<(String, String)> {
-    let (help, others): (Vec<_>, Vec<_>) = command.get_arguments().partition(|arg| arg.get_long() == Some("help"));
-    others.into_iter().chain(help).map(option).collect()
-}
-
-fn option(arg: &Arg) -> (String, String) {
-    let value = if argv::is_switch(arg) { "" } else { " value" };
-    let mut spelling = format!("--{}{value}", arg.get_long().unwrap_or_default());
-    if let Some(short) = arg.get_short() {
-        let _ = write!(spelling, ", -{short}{value}");
-    }
-    let mut meaning = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    if let [default] = arg.get_default_values() {
-        let _ = write!(meaning, " (default: {})", default.to_string_lossy());
-    }
-    (spelling, meaning)
-}
-
-fn columns(rows: &[(String, String)]) -> String {
-    let width = rows.iter().map(|(left, _)| left.len()).max().unwrap_or_default();
-    rows.iter().map(|(left, right)| format!("   {left:width$}  {right}\n")).collect()
 }
