@@ -8,7 +8,8 @@ use std::fmt::Write;
 /// Callers look for a line with "version" and one that begins with "commit:".
 pub(super) fn version(program: &str) -> String {
     let commit = option_env!("ORLOP_COMMIT").unwrap_or("unknown");
-    format!("{program} version {}\ncommit: {commit}\nspec: 1.3.0\n", env!("CARGO_PKG_VERSION"))
+    let (version, spec) = (env!("CARGO_PKG_VERSION"), crate::OCI_VERSION);
+    format!("{program} version {version}\ncommit: {commit}\nspec: {spec}\n")
 }
 
 /// What the program can do.
@@ -47,7 +48,8 @@ pub(super) fn of_verb(program: &str, verb: &Verb, command: &Command) -> String {
 
 /// The flags of a command as (spelling, meaning), the help last.
 fn options(command: &Command) -> Vec<(String, String)> {
-    let (help, others): (Vec<_>, Vec<_>) = command.get_arguments().partition(|arg| arg.get_long() == Some("help"));
+    let (help, others): (Vec<_>, Vec<_>) =
+        command.get_arguments().filter(|arg| !arg.is_hide_set()).partition(|arg| arg.get_long() == Some("help"));
     others.into_iter().chain(help).map(option).collect()
 }
 

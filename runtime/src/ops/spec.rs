@@ -48,6 +48,7 @@ fn config(rootless: bool, unified: bool) -> String {
         .map(|name| format!("\n\t\t\t{{\n\t\t\t\t\"type\": \"{name}\"\n\t\t\t}}"))
         .collect();
     TEMPLATE
+        .replace("@VERSION@", crate::OCI_VERSION)
         .replace("@PTS_GID@", if rootless { "" } else { ",\n\t\t\t\t\"gid=5\"" })
         .replace("@SYS@", if rootless { SYS_ROOTLESS } else { SYS })
         .replace("@LINUX@", &linux)
@@ -78,6 +79,7 @@ mod tests {
     #[test]
     fn the_default_is_runcs() {
         let c = parsed(false, false);
+        assert_eq!(c["ociVersion"], crate::OCI_VERSION);
         assert_eq!(c["process"]["terminal"], true);
         assert_eq!(c["linux"]["resources"]["devices"][0]["access"], "rwm");
         assert_eq!(c["mounts"][2]["options"][5], "gid=5");
