@@ -4,6 +4,7 @@
 //! syntax into clap's, and [`help`] writes what can be known from the same definitions.
 
 mod help;
+mod update;
 mod verbs;
 
 use crate::argv::{self, Flags, Words};
@@ -141,6 +142,7 @@ fn dispatch(global: &Global, verb: &str, flags: &ArgMatches, args: Vec<String>) 
         "resume" => ops::resume::resume(global, &id).map(done),
         "list" => ops::list::list(global, &word(flags, "format"), on(flags, "quiet")).map(Reply::text),
         "ps" => ops::ps::ps(global, &id, &word(flags, "format"), &args.collect::<Vec<_>>()).map(Reply::text),
+        "update" => ops::update::update(global, &update::options(flags, id)?).map(done),
         "spec" => ops::spec::spec(&bundle(flags)?, on(flags, "rootless")).map(done),
         other => Err(invalid(other.to_string(), "no such command")),
     }
@@ -184,7 +186,7 @@ fn exec_options(flags: &ArgMatches, id: String, args: Vec<String>) -> Result<Exe
         pid_file: file(flags, "pid-file")?,
         process_label: string(flags, "process-label"),
         apparmor: string(flags, "apparmor"),
-        no_new_privs: on(flags, "no-new-privs"),
+        no_new_privs: flags.get_one("no-new-privs").copied(),
         cap: strings_of(flags, "cap"),
         preserve_fds: number(flags, "preserve-fds"),
         cgroup: strings_of(flags, "cgroup"),

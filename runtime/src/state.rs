@@ -5,14 +5,15 @@
 //! |---|---|---|
 //! | `config.json` | always | the bytes that the container was made from |
 //! | `state.json` | from the hooks of create on | [`Saved`], written to a temporary file and renamed |
+//! | `resources.json` | from the first update on | the limits in force: those of config.json and of every update |
 //! | `exec.fifo` | until start | the gate of the init |
 //! | `init.failure` | with create | what failed behind the gate |
 
 use crate::cgroup::{self, Cgroup, Paths};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::plan::c_string;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 use orlop_sys::{Errno, file, process};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ pub const FIFO: &str = "exec.fifo";
 pub const FAILURE: &str = "init.failure";
 const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
-const STATE_TMP: &str = "state.json.tmp";
+const RESOURCES: &str = "resources.json";
 
 /// What state.json holds; the names that runc's has are the same.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -177,6 +178,23 @@ impl Container {
         Config::load(&self.dir.join(CONFIG))
     }
 
+    /// The limits in force, device rules included: `linux.resources` with what every `update` has changed.
+    pub fn resources(&self) -> Result<LinuxResources> {
+        let path = self.dir.join(RESOURCES);
+        match std::fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                let linux = self.config()?.spec.linux().clone();
+                Ok(linux.and_then(|l| l.resources().clone()).unwrap_or_default())
+            }
+            raw => config::parse(&raw.on("read", path.display())?, &path),
+        }
+    }
+
+    /// Keeps the limits that [`Container::resources`] gives from now on; complete or not at all.
+    pub fn keep_resources(&self, resources: &LinuxResources) -> Result<()> {
+        replace(&self.dir, RESOURCES, resources)
+    }
+
     /// The uid that owns its directory.
     pub fn owner(&self) -> Result<u32> {
         Ok(std::fs::metadata(&self.dir).on("stat", self.dir.display())?.uid())
@@ -251,10 +269,7 @@ impl Reserved {
 
     /// Writes state.json; complete or not at all.
     pub fn save(&self, saved: &Saved) -> Result<()> {
-        let text = serde_json::to_vec(saved).map_err(|e| invalid(STATE, e.to_string()))?;
-        self.write(STATE_TMP, &text)?;
-        let path = self.dir.join(STATE);
-        std::fs::rename(self.dir.join(STATE_TMP), &path).on("rename to", path.display())
+        replace(&self.dir, STATE, saved)
     }
 
     fn write(&self, name: &str, data: &[u8]) -> Result<()> {
@@ -299,9 +314,21 @@ impl Drop for Reserved {
     }
 }
 
+/// Writes a file of the directory as JSON by way of a temporary one, so that readers see the old file or the new one. A
+/// temporary file that an earlier attempt has left behind is no obstacle; whoever calls has the lock.
+fn replace(dir: &Path, name: &str, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec(value).map_err(|e| invalid(name, e.to_string()))?;
+    let (path, temporary) = (dir.join(name), dir.join(format!("{name}.tmp")));
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).custom_flags(file::O_NOFOLLOW);
+    let written = file.open(&temporary).and_then(|mut f| f.write_all(&text));
+    written.on("write", temporary.display())?;
+    std::fs::rename(&temporary, &path).on("rename to", path.display())
+}
+
 /// Removes a container's directory: what is known to be in it first, anything else only if that was not all.
 pub fn remove_dir(dir: &Path) -> Result<()> {
-    for name in [STATE, CONFIG, FAILURE, FIFO] {
+    for name in [STATE, CONFIG, FAILURE, FIFO, RESOURCES] {
         let _ = std::fs::remove_file(dir.join(name));
     }
     match std::fs::remove_dir(dir) {

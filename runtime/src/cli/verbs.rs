@@ -1,6 +1,6 @@
 //! What the verbs are: a table of runc's commands, and their flags as clap definitions.
 
-use super::go_bool;
+use super::{go_bool, update};
 use crate::argv::Flags;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::ffi::{OsStr, OsString};
@@ -141,6 +141,15 @@ pub(super) const VERBS: &[Verb] = &[
         syntax: Flags::Anywhere,
         args: (1, 1),
     },
+    Verb {
+        name: "update",
+        about: "change the limits of a container",
+        usage: ID,
+        details: update::DETAILS,
+        flags: update::flags,
+        syntax: Flags::Anywhere,
+        args: (1, 1),
+    },
 ];
 
 /// The flags before the verb.
@@ -193,7 +202,7 @@ fn exec_flags() -> Vec<Arg> {
         path("pid-file", "a file to write the process id to"),
         text("process-label", "the SELinux label of the process"),
         text("apparmor", "the AppArmor profile of the process"),
-        switch("no-new-privs", "set no_new_privs"),
+        switch("no-new-privs", "set no_new_privs; false: clear it"),
         list("cap", "a capability to add; may be repeated").short('c'),
         preserve_fds(),
         list("cgroup", "a sub-cgroup to run in, as [controller:]path; may be repeated"),
@@ -211,11 +220,13 @@ fn format_flag() -> Arg {
     text("format", "table or json").short('f').default_value("table")
 }
 
-fn text(name: &'static str, help: &'static str) -> Arg {
+/// A flag with a value.
+pub(super) fn text(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).help(help).num_args(1).action(ArgAction::Set)
 }
 
-fn path(name: &'static str, help: &'static str) -> Arg {
+/// A flag whose value is a path, which need not be UTF-8.
+pub(super) fn path(name: &'static str, help: &'static str) -> Arg {
     text(name, help).value_parser(value_parser!(OsString))
 }
 

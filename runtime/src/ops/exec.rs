@@ -115,8 +115,8 @@ fn flags(options: &ExecOptions, mut process: Process) -> Result<Process> {
     if let Some(profile) = &options.apparmor {
         process.set_apparmor_profile(Some(profile.clone()));
     }
-    if options.no_new_privs {
-        process.set_no_new_privileges(Some(true));
+    if options.no_new_privs.is_some() {
+        process.set_no_new_privileges(options.no_new_privs);
     }
     if let Some(user) = &options.user {
         process.set_user(user_of(user, process.user())?);

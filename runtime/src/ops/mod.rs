@@ -13,6 +13,7 @@ pub mod run;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod update;
 
 use crate::console;
 use crate::diagnose;
@@ -103,8 +104,8 @@ pub struct ExecOptions {
     pub process_label: Option<String>,
     /// The AppArmor profile of the process.
     pub apparmor: Option<String>,
-    /// Set no_new_privs; without it, as the container's own process has it.
-    pub no_new_privs: bool,
+    /// Set or clear no_new_privs; `None`: as the container's own process has it.
+    pub no_new_privs: Option<bool>,
     /// Capabilities to add, by name.
     pub cap: Vec<String>,
     /// How many fds from 3 on the process inherits.
@@ -113,6 +114,15 @@ pub struct ExecOptions {
     pub cgroup: Vec<String>,
     /// Go ahead in a paused container; the process starts when it is resumed.
     pub ignore_paused: bool,
+}
+
+/// Options of `update`.
+#[derive(Clone, Debug)]
+pub struct UpdateOptions {
+    /// The id of a container that has not ended.
+    pub id: String,
+    /// The limits to change, as the JSON of a `linux.resources`.
+    pub resources: Vec<u8>,
 }
 
 /// Where state is kept when `--root` is not given: `/run/orlop`, or `$XDG_RUNTIME_DIR/orlop` (the second value is then
