@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::io::Read;
 
 pub(super) const DETAILS: &str = "A limit that is not given stays as it is. Sizes are in bytes, or take k, m, g, t or p behind the number\n\
-     (64M); -1 is no limit.\n\n\
+     (64M); -1 is no limit.\n\
      The JSON of --resources is that of linux.resources in config.json, with what is to change alone, such as\n\
      {\"memory\": {\"limit\": 67108864, \"checkBeforeUpdate\": true}, \"pids\": {\"limit\": 100}}.\n\
      Device rules in it are left out. With --resources, the other flags are without effect.";
