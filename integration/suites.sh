@@ -18,14 +18,26 @@ if [ "$(id -u)" != 0 ]; then
 fi
 
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+job=
+trap '[ -z "$job" ] || kill -- -"$job"; rm -f "$log"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 passed=0 failed=0 broken=()
 
 suite() { # NAME COMMAND...
     local name=$1 status=0 p f results
     shift
     printf '\n==> %s: %s\n' "$name" "$*"
-    "$@" 2>&1 | tee "$log" || status=$?
+    # Through a file, not a pipe: a process that a failed test leaves behind would hold a pipe open, and all would wait for it.
+    : >"$log"
+    # As a job: without, it would start with SIGINT ignored, and hand that down to every program under test.
+    set -m
+    "$@" >"$log" 2>&1 </dev/null &
+    set +m
+    job=$!
+    tail --pid=$job --sleep-interval=0.5 --lines=+1 --follow "$log"
+    wait $job || status=$?
+    job=
     # "test result: ok. 12 passed; 0 failed; ..." is what both libtest and libtest-mimic end with.
     read -r results p f < <(awk '/^test result:/ { n++; for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1) } }
                                  END { print n + 0, p + 0, f + 0 }' "$log")
