@@ -135,16 +135,17 @@ pub(crate) fn failed(step: &HookStep, failure: hook::Failure, output: &str, fiel
 
 /// The end of what a hook wrote to its standard streams, on one line.
 pub(crate) fn said(output: Option<&std::os::fd::OwnedFd>) -> String {
-    const MOST: usize = 1024;
     let Some(fd) = output else { return String::new() };
     let mut text = vec![0; 64 * 1024];
-    if orlop_sys::file::seek(fd.as_fd(), 0).is_err() {
-        return String::new();
-    }
-    let n = orlop_sys::file::read(fd.as_fd(), &mut text).unwrap_or(0);
-    text.truncate(n);
-    let text = String::from_utf8_lossy(&text);
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let n =
+        orlop_sys::file::seek(fd.as_fd(), 0).and_then(|()| orlop_sys::file::read(fd.as_fd(), &mut text)).unwrap_or(0);
+    one_line(text.get(..n).unwrap_or_default())
+}
+
+/// The last part of a text, without line ends.
+pub(crate) fn one_line(text: &[u8]) -> String {
+    const MOST: usize = 1024;
+    let line = String::from_utf8_lossy(text).split_whitespace().collect::<Vec<_>>().join(" ");
     let skip = line.char_indices().rev().nth(MOST).map_or(0, |(i, _)| i);
     line.get(skip..).unwrap_or_default().to_string()
 }

@@ -111,6 +111,12 @@ impl Init<'_> {
             // Counted from the end: `start` makes anew only what is behind the gate. Nobody is left to be told of a failure here.
             let step = self.plan.steps.len() as u16 - 1 - frame.step;
             let _ = file::write(file, &Frame { step, ..*frame }.bytes());
+            // What the hook said follows.
+            if let Some(output) = self.hook_output
+                && file::seek(output, 0).is_ok()
+            {
+                let _ = file::sendfile(file, output, 1 << 16);
+            }
         }
     }
 

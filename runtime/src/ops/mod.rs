@@ -220,7 +220,7 @@ fn hand_over(master: OwnedFd, socket: Option<&Path>, ours: &mut Option<console::
 }
 
 /// The error of a step behind the gate, which the init has counted from the end of its plan.
-fn tail_failure(container: &Container, frame: &Frame) -> Result<Error> {
+fn tail_failure(container: &Container, frame: &Frame, said: &str) -> Result<Error> {
     let config = container.config()?;
     let saved = &container.saved;
     let input = Input {
@@ -241,7 +241,7 @@ fn tail_failure(container: &Container, frame: &Frame) -> Result<Error> {
     };
     let plan = plan::plan_tail(&config.spec, config.process()?, &input)?;
     let step = (plan.steps.len() as u16).saturating_sub(1).saturating_sub(frame.step);
-    Ok(explain_exec(plan.failure(&Frame { step, ..*frame }, ""), &plan, &saved.rootfs))
+    Ok(explain_exec(plan.failure(&Frame { step, ..*frame }, said), &plan, &saved.rootfs))
 }
 
 /// Why a program that is there cannot be executed, when the file itself tells.

@@ -3,7 +3,7 @@
 use super::Global;
 use crate::error::{Error, Kind, On, Result};
 use crate::state::{Container, FAILURE, FIFO, Status};
-use crate::sync::Frame;
+use crate::sync::{self, Frame};
 use crate::{hooks, notify};
 use orlop_sys::process::{POLLERR, POLLIN};
 use orlop_sys::{Errno, file, process};
@@ -60,8 +60,12 @@ fn open_gate(container: &Container, pidfd: &OwnedFd) -> Result<()> {
 fn failure(container: &Container) -> Result<()> {
     let path = container.dir.join(FAILURE);
     let record = std::fs::read(&path).on("read", path.display())?;
-    let Some(frame) = Frame::parse(&record) else { return Ok(()) };
-    Err(super::tail_failure(container, &frame)?)
+    let Some((Some(frame), said)) =
+        record.split_at_checked(sync::SIZE).map(|(frame, said)| (Frame::parse(frame), said))
+    else {
+        return Ok(());
+    };
+    Err(super::tail_failure(container, &frame, &hooks::one_line(said))?)
 }
 
 /// Poststart hooks come after the program was started; one that fails stops the container, as with runc.
