@@ -108,6 +108,7 @@ pub const EXPECTED: &[Expected] = &[
     row("crun", "cli::kill_takes_names_and_numbers", "takes no lower-case names"),
     row("crun", "cli::exec_ignore_paused", "has no such flag"),
     row("crun", "cli::exec_inherits_the_containers_process", "exec does not inherit cwd, oomScoreAdj, rlimits and noNewPrivileges"),
+    row("crun", "cli::exec_no_new_privs_false", "exec does not inherit noNewPrivileges"),
     row("crun", "cli::exec_env", "--env replaces the environment, and PATH with it"),
     row("crun", "cli::exec_additional_gids", "has no such flag"),
     row("crun", "cli::exec_cap", "--cap replaces the capabilities"),

@@ -105,6 +105,7 @@ pub(super) fn checks() -> Vec<Check> {
         exec_additional_gids "runc: exec --additional-gids",
         exec_cap "runc: exec --cap",
         exec_no_new_privs "runc: exec --no-new-privs",
+        exec_no_new_privs_false "runc: exec --no-new-privs=false",
         exec_process_file "runc: exec --process",
         exec_detach "runc: exec --detach",
         exec_tty "runc: exec --tty",
@@ -986,6 +987,14 @@ fn exec_no_new_privs(lab: &mut Lab) -> Outcome {
     let command = ["grep", "NoNewPrivs", "/proc/self/status"];
     same!(lab.exec(&[], &command)?.ok("exec")?.stdout, "NoNewPrivs:\t0\n", "without the flag");
     same!(lab.exec(&["--no-new-privs"], &command)?.ok("exec")?.stdout, "NoNewPrivs:\t1\n", "with the flag");
+    Ok(())
+}
+
+fn exec_no_new_privs_false(lab: &mut Lab) -> Outcome {
+    lab.set("/process/noNewPrivileges", true).up_idle()?;
+    let command = ["grep", "NoNewPrivs", "/proc/self/status"];
+    same!(lab.exec(&[], &command)?.ok("exec")?.stdout, "NoNewPrivs:\t1\n", "without the flag");
+    same!(lab.exec(&["--no-new-privs=false"], &command)?.ok("exec")?.stdout, "NoNewPrivs:\t0\n", "with the flag");
     Ok(())
 }
 
