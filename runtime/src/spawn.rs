@@ -200,8 +200,8 @@ fn namespace(path: &CStr, kind: i32) -> Result<OwnedFd> {
     let fd = file::open(path, file::O_RDONLY, 0).on("open", format!("{path:?}"))?;
     match sys::namespace_kind(fd.as_fd()) {
         Ok(found) if found == kind => Ok(fd),
-        Ok(_) => Err(crate::error::invalid("", format!("{path:?} is a namespace of another type"))),
-        Err(_) => Err(crate::error::invalid("", format!("{path:?} is not a namespace file"))),
+        Ok(_) => Err(Error::new(Kind::Invalid, format!("{path:?} is a namespace of another type"))),
+        Err(_) => Err(Error::new(Kind::Invalid, format!("{path:?} is not a namespace file"))),
     }
 }
 
