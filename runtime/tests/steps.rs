@@ -164,12 +164,22 @@ const CASES: &[Case] = &[
     case("prestart hook is missing", "hooks.prestart[0]", &["error running prestart hook #0", "/nowhere"], |c, _| {
         hook(c, "prestart", "/nowhere", &["x"]);
     }),
-    case("createRuntime hook fails", "hooks.createRuntime[0]", &["error running createRuntime hook #0", "exit status 3", "it said: why"], |c, _| {
-        hook(c, "createRuntime", "/bin/sh", &["sh", "-c", "echo why; exit 3"]);
-    }),
-    case("createContainer hook is killed", "hooks.createContainer[0]", &["createContainer hook #0", "killed by signal 9"], |c, _| {
-        hook(c, "createContainer", "/bin/sh", &["sh", "-c", "kill -9 $$"]);
-    }),
+    case(
+        "createRuntime hook fails",
+        "hooks.createRuntime[0]",
+        &["error running createRuntime hook #0", "exit status 3", "it said: why"],
+        |c, _| {
+            hook(c, "createRuntime", "/bin/sh", &["sh", "-c", "echo why; exit 3"]);
+        },
+    ),
+    case(
+        "createContainer hook is killed",
+        "hooks.createContainer[0]",
+        &["createContainer hook #0", "killed by signal 9"],
+        |c, _| {
+            hook(c, "createContainer", "/bin/sh", &["sh", "-c", "kill -9 $$"]);
+        },
+    ),
     case("createContainer hook takes too long", "hooks.createContainer[0]", &["timeout of 1000 ms"], |c, _| {
         hook(c, "createContainer", "/bin/sleep", &["sleep", "1000"]);
     }),
@@ -230,9 +240,14 @@ const CASES: &[Case] = &[
         args(c, &["/out/data"]);
     }),
     case("a program that is a directory", "", &["permission denied"], |c, _| args(c, &["/out"])),
-    behind("startContainer hook fails", "hooks.startContainer[0]", &["startContainer hook #0", "exit status 1"], |c, _| {
-        hook(c, "startContainer", "/bin/false", &["false"]);
-    }),
+    behind(
+        "startContainer hook fails",
+        "hooks.startContainer[0]",
+        &["startContainer hook #0", "exit status 1"],
+        |c, _| {
+            hook(c, "startContainer", "/bin/false", &["false"]);
+        },
+    ),
     behind("startContainer hook takes too long", "hooks.startContainer[0]", &["timeout of 1000 ms"], |c, _| {
         hook(c, "startContainer", "/bin/sleep", &["sleep", "1000"]);
     }),
@@ -246,10 +261,15 @@ const CASES: &[Case] = &[
         file(b, "out/text", "\u{1}\u{2}", 0o755);
         args(c, &["/out/text"]);
     }),
-    behind("a script without its interpreter", "", &["exec /out/script: no such file or directory", "/bin/perl5"], |c, b| {
-        file(b, "out/script", "#!/bin/perl5\n", 0o755);
-        args(c, &["/out/script"]);
-    }),
+    behind(
+        "a script without its interpreter",
+        "",
+        &["exec /out/script: no such file or directory", "/bin/perl5"],
+        |c, b| {
+            file(b, "out/script", "#!/bin/perl5\n", 0o755);
+            args(c, &["/out/script"]);
+        },
+    ),
 ];
 
 /// What is wrong with the answer.

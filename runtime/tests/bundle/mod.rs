@@ -175,7 +175,9 @@ impl Bundle {
     /// The command of a verb with its arguments; `create` and `run` get the bundle.
     pub(crate) fn command(&self, verb: &str, args: &[&str]) -> Vec<String> {
         let mut words: Vec<String> =
-            [env!("CARGO_BIN_EXE_orlop"), "--root", self.root().to_str().unwrap(), verb].map(String::from).into();
+            [option_env!("CARGO_BIN_EXE_orlop").unwrap_or_default(), "--root", self.root().to_str().unwrap(), verb]
+                .map(String::from)
+                .into();
         if matches!(verb, "create" | "run") {
             words.extend(["--bundle".into(), self.path("").to_str().unwrap().into()]);
         }
