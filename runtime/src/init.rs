@@ -330,7 +330,7 @@ fn drop_bounding(keep: u64) -> Result<(), Errno> {
 /// So that `/dev/stdout` can be opened by the user that the process becomes. Only what the fds refer to is touched,
 /// never a path (CVE-2026-88265), and the null device keeps its owner.
 fn own_stdio(uid: u32) -> Result<(), Errno> {
-    for fd in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
+    for fd in file::stdio() {
         let Ok(st) = file::fstat(fd) else { continue };
         if st.uid == uid || st.is_char(1, 3) {
             continue;
@@ -359,10 +359,8 @@ fn become_user(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<(), Errno> 
 /// Standard streams that are the host's null device would be a way to a mount outside: they become the container's.
 fn reopen_null() -> Result<(), Errno> {
     let mut own: Option<OwnedFd> = None;
-    for (number, fd) in
-        [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()].iter().enumerate()
-    {
-        if !file::fstat(*fd).is_ok_and(|st| st.is_char(1, 3)) {
+    for (number, fd) in file::stdio().into_iter().enumerate() {
+        if !file::fstat(fd).is_ok_and(|st| st.is_char(1, 3)) {
             continue;
         }
         if own.is_none() {

@@ -33,6 +33,8 @@ pub struct Request<'a> {
     pub gate: Option<(&'a OwnedFd, &'a OwnedFd)>,
     /// The host's /proc, see [`open_proc`].
     pub proc: BorrowedFd<'a>,
+    /// A lock that the parent holds. The child gives up its copy: a killed parent must not leave it held by the init.
+    pub lock: Option<BorrowedFd<'a>>,
 }
 
 /// The container's process, stopped at its gate. Dropped before [`Init::disarm`] it is killed and reaped.
@@ -77,7 +79,13 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
             hook_output: Some(output.as_fd()),
         };
         let dir = request.entry.dir.as_ref().map(AsFd::as_fd);
-        clone_child(plan, &child, dir, &ours)
+        clone_child(plan, &child, dir, || {
+            // With our end open in the child, it would never see that we are gone.
+            file::close_copy(ours.as_fd());
+            if let Some(lock) = request.lock {
+                file::close_copy(lock);
+            }
+        })
     };
     at_birth.back()?;
     drop(theirs);
@@ -93,10 +101,8 @@ fn clone_child(
     plan: &Plan,
     child: &Child,
     dir: Option<BorrowedFd>,
-    ours: &OwnedFd,
+    born: impl Fn(),
 ) -> std::result::Result<sys::Child, Errno> {
-    // With our end open in the child, it would never see that we are gone.
-    let born = || file::close_copy(ours.as_fd());
     if plan.hop {
         return sys::clone3(0, None, || {
             born();

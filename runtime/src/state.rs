@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -141,6 +141,19 @@ impl Container {
         Ok(ids.into_iter().map(load).filter(|c| !matches!(c, Err((_, e)) if e.kind() == Kind::NotFound)).collect())
     }
 
+    /// What can be known of a container that [`Container::load`] cannot load, because its create was killed: where its
+    /// cgroups would be by the configuration that it has kept. `None`: it was killed before it made any. Waits for a
+    /// create that still runs.
+    pub fn unfinished(root: &Path, id: &str) -> Result<Option<Box<dyn Cgroup>>> {
+        check_id(id)?;
+        let dir = root.join(id);
+        let _lock = Lock::of(&dir)?;
+        // Written before the cgroups are made: when it is not complete, there are none.
+        let Ok(config) = Config::load(&dir.join(CONFIG)) else { return Ok(None) };
+        let path = config.spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
+        cgroup::plan(path, id).map(Some)
+    }
+
     /// Waits until no other command changes this container; the lock ends with the value.
     pub fn lock(&self) -> Result<Lock> {
         Lock::of(&self.dir)
@@ -206,7 +219,8 @@ impl Container {
     }
 }
 
-/// flock(2) on a container's directory. It is undone by name on drop: the waiting init has a copy of the fd.
+/// flock(2) on a container's directory. It is undone by name on drop: a child that has not executed its program yet may
+/// have a copy of the fd.
 #[derive(Debug)]
 pub struct Lock(OwnedFd);
 
@@ -260,6 +274,11 @@ impl Reserved {
             let _ = std::fs::remove_dir(&dir);
         })?;
         Ok(Reserved { dir, lock, armed: true })
+    }
+
+    /// The lock on the directory.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.0.as_fd()
     }
 
     /// Keeps the configuration as it was read.

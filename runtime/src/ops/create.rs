@@ -98,6 +98,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
         target: None,
         gate: gate.as_ref().map(|(fifo, failure)| (fifo, failure)),
         proc: proc.as_fd(),
+        lock: Some(reserved.lock()),
     };
     let init = spawn::spawn(request, &mut answers).map_err(|e| cgroup.explain(e))?;
     let (saved, master) = (answers.saved, answers.master);

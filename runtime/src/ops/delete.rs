@@ -1,12 +1,14 @@
 //! `delete`: removes what a stopped container has left.
 
 use super::Global;
+use crate::cgroup::Cgroup;
 use crate::error::{Error, Kind, On, Result};
 use crate::hooks;
 use crate::state::{self, Container, Status};
 use orlop_sys::process;
 use orlop_sys::process::{POLLIN, SIGKILL};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 /// How long a killed init may take to end: milliseconds.
 const PATIENCE: i32 = 10_000;
@@ -16,11 +18,7 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
     let container = match Container::load(&global.root, id) {
         Ok(container) => container,
         Err(e) if force && e.kind() == Kind::NotFound => return Ok(()),
-        // What is left of a create that was killed, or a broken state: nothing is known of it but its directory.
-        Err(e) if force && state::check_id(id).is_ok() => {
-            let dir = global.root.join(id);
-            return state::remove_dir(&dir).map_err(|other| e.also(other));
-        }
+        Err(e) if force && state::check_id(id).is_ok() => return unfinished(global, id, e),
         Err(e) => return Err(e),
     };
     let _lock = container.lock()?;
@@ -34,6 +32,35 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
         }
     }
     destroy(&container)
+}
+
+/// Removes what is left of a create that was killed, or of a container whose state is broken.
+fn unfinished(global: &Global, id: &str, broken: Error) -> Result<()> {
+    let remove = || {
+        let cgroup = Container::unfinished(&global.root, id)?;
+        // While we waited for the lock, a create may have come to its end.
+        if Container::load(&global.root, id).is_ok() {
+            return delete(global, id, true);
+        }
+        cgroup.map_or(Ok(()), |cgroup| vacate(cgroup.as_ref()))?;
+        state::remove_dir(&global.root.join(id))
+    };
+    remove().map_err(|e| broken.also(e))
+}
+
+/// Removes cgroups that may be another container's: the create may have been killed before it found that out. So nobody is killed
+/// in them. An init whose create has gone ends by itself.
+fn vacate(cgroup: &dyn Cgroup) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_millis(PATIENCE as u64);
+    while !cgroup.procs()?.is_empty() {
+        if Instant::now() > deadline {
+            return Err(Error::new(Kind::State, "the cgroup of the unfinished container has processes")
+                .at("linux.cgroupsPath")
+                .hint("end them if they are its own; another container may use the same cgroup"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    cgroup.remove()
 }
 
 /// Kills the init and waits for its end.

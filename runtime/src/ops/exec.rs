@@ -61,7 +61,8 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<u8> {
     plan.warnings.iter().for_each(|w| warn!("{w}"));
     let proc = spawn::open_proc()?;
     let mut answers = Executing { options, spec: &config.spec, bundle: &container.saved.bundle, master: None };
-    let request = Request { plan: &plan, entry, target: Some(target.as_fd()), gate: None, proc: proc.as_fd() };
+    let request =
+        Request { plan: &plan, entry, target: Some(target.as_fd()), gate: None, proc: proc.as_fd(), lock: None };
     let hinted = |e| super::explain_exec(e, &plan, &container.saved.rootfs);
     let mut init = spawn::spawn(request, &mut answers).map_err(hinted)?;
     super::tell(init.pid, init.pidfd.as_fd(), options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;

@@ -301,6 +301,12 @@ pub fn close_copy(fd: BorrowedFd) {
     unsafe { libc::close(fd.as_raw_fd()) };
 }
 
+/// The fds of the standard streams. Those of std come with buffers that are allocated at the first use.
+pub fn stdio() -> [BorrowedFd<'static>; 3] {
+    // SAFETY: Rust's start-up opens what is closed of these, and nobody closes them.
+    [0, 1, 2].map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
 /// Whether `fd` is open in this process.
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: plain numbers.
