@@ -161,7 +161,7 @@ impl Container {
 
     /// What the kernel says of it now.
     pub fn status(&self) -> Result<Status> {
-        if !alive(self.saved.init_process_pid, self.saved.init_process_start) {
+        if !self.init_lives()? {
             return Ok(Status::Stopped);
         }
         if self.cgroup().frozen()? {
@@ -178,7 +178,15 @@ impl Container {
             other => other.on("pidfd_open", self.saved.init_process_pid)?,
         };
         // After the fd was got: from here on the pid cannot come to mean another process unseen.
-        if alive(self.saved.init_process_pid, self.saved.init_process_start) { Ok(pidfd) } else { Err(gone()) }
+        if self.init_lives()? { Ok(pidfd) } else { Err(gone()) }
+    }
+
+    /// Only a process that is known to be gone is gone: for want of an fd or of memory a running container must not look
+    /// like a stopped one, which could be deleted.
+    fn init_lives(&self) -> Result<bool> {
+        let pid = self.saved.init_process_pid;
+        let stat = read_stat(pid).on("read", format!("\"/proc/{pid}/stat\""))?;
+        Ok(pid > 0 && is_running(stat, self.saved.init_process_start))
     }
 
     /// Its cgroups.
@@ -359,15 +367,26 @@ pub fn remove_dir(dir: &Path) -> Result<()> {
 
 /// The state and the start time of a process (proc(5), /proc/PID/stat).
 pub fn stat(pid: i32) -> Option<(char, u64)> {
+    read_stat(pid).ok().flatten()
+}
+
+/// [`stat`], which tells a process that is gone (`None`) from a file that cannot be read.
+fn read_stat(pid: i32) -> std::io::Result<Option<(char, u64)>> {
     use procfs::FromRead;
-    let raw = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = procfs::process::Stat::from_read(&raw[..]).ok()?;
-    Some((stat.state, stat.starttime))
+    let raw = match std::fs::read(format!("/proc/{pid}/stat")) {
+        Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(Errno::ESRCH as i32) => return Ok(None),
+        raw => raw?,
+    };
+    Ok(procfs::process::Stat::from_read(&raw[..]).ok().map(|stat| (stat.state, stat.starttime)))
+}
+
+fn is_running(stat: Option<(char, u64)>, start: u64) -> bool {
+    stat.is_some_and(|(state, started)| started == start && !matches!(state, 'Z' | 'X' | 'x'))
 }
 
 /// Whether the process that started then is still there, and not as a zombie.
 pub fn alive(pid: i32, start: u64) -> bool {
-    pid > 0 && stat(pid).is_some_and(|(state, started)| started == start && !matches!(state, 'Z' | 'X' | 'x'))
+    pid > 0 && is_running(stat(pid), start)
 }
 
 /// The part of state.json that config.json decides.

@@ -5,8 +5,8 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, Kind, On, Result};
 use crate::hooks;
 use crate::state::{self, Container, Status};
-use orlop_sys::process;
 use orlop_sys::process::{POLLIN, SIGKILL};
+use orlop_sys::{Errno, process};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -70,8 +70,11 @@ fn end(container: &Container) -> Result<()> {
         other => other?,
     };
     let pid = container.saved.init_process_pid;
-    // ESRCH: it has ended by itself.
-    let _ = process::pidfd_signal(pidfd.as_fd(), SIGKILL);
+    match process::pidfd_signal(pidfd.as_fd(), SIGKILL) {
+        // It has ended by itself.
+        Ok(()) | Err(Errno::ESRCH) => {}
+        other => other.on("pidfd_send_signal", pid)?,
+    }
     let cgroup = container.cgroup();
     // A frozen process of v1 does not even die.
     if cgroup.frozen()? {

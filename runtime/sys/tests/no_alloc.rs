@@ -1,7 +1,8 @@
 //! Between clone and execve the child of the runtime allocates nothing: this program makes a container like Docker's as a
 //! library user does, under an allocator that counts, in memory that all processes share, what is done by any process but
 //! the first. It has no harness, because clone3 wants a process of one thread. Needs root.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
+#![allow(clippy::print_stderr, reason = "how much was counted is the result")]
 
 #[path = "../../tests/bundle/mod.rs"]
 mod bundle;

@@ -303,6 +303,7 @@ pub(crate) fn unclear(stderr: &str) -> Option<String> {
 }
 
 /// What busybox needs, and some more.
+#[rustfmt::skip]
 const ALLOWED: &[&str] = &[
     "accept",
     "accept4",

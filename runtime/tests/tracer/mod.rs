@@ -81,6 +81,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A process is let go when it executes another program: only our own calls count. What still lives when the command has
 /// ended is let go too.
 #[expect(clippy::disallowed_methods, reason = "the program under test")]
+#[expect(clippy::zombie_processes, reason = "it is waited for as a tracee")]
 pub(crate) fn trace(words: &[String], out: &Path, err: &Path, also: Option<i32>, fault: Option<(Call, Fault)>) -> Seen {
     // It waits to be seized before it becomes the command.
     let mut child = Command::new("/bin/sh")
