@@ -122,6 +122,13 @@ impl Lab {
     }
 }
 
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // The init's children too.
+        let _ = self.cgroup.signal(9);
+    }
+}
+
 #[test]
 fn what_is_not_given_stays() {
     let start = json!({"memory": {"limit": 64 * MIB, "swap": 128 * MIB},
@@ -212,7 +219,7 @@ fn a_refused_update_is_set_back() {
 
 #[test]
 fn a_limit_below_what_is_in_use_is_refused_when_asked_to() {
-    let lab = Lab::new(json!({}), "x=$(head -c 24M /dev/zero | tr '\\0' x); sleep 300");
+    let lab = Lab::new(json!({}), "dd if=/dev/zero bs=24M count=1 | sleep 300");
     let usage = || -> i64 {
         lab.value("memory", if v2() { "memory.current" } else { "memory.usage_in_bytes" }).parse().unwrap()
     };
