@@ -15,7 +15,7 @@ const fn row(runtime: &'static str, check: &'static str, why: &'static str) -> E
     Expected { runtime, check, why }
 }
 
-/// Seen with runc 1.1.5 and crun 1.8.1 of Debian 12, and with runc 1.5.1.
+/// Seen with runc 1.1.5 and crun 1.8.1 of Debian 12, runc 1.1.15 of Debian 13 (cgroup v2), and runc 1.5.1.
 #[rustfmt::skip]
 pub const EXPECTED: &[Expected] = &[
     row("orlop", "cli::features_json", "the verb is for a later version"),
@@ -38,6 +38,9 @@ pub const EXPECTED: &[Expected] = &[
     row("runc", "process::personality_of_unknown_domain_is_refused", "ignores linux.personality"),
     row("runc", "mounts::propagation_shared", "the root of the container is not shared"),
     row("runc", "mounts::propagation_unbindable", "makes the rootfs unbindable before it binds it"),
+    row("runc", "mounts::option_slave", "sometimes (1.1.15, not 1.1.5) a slave bind of a shared source has no master"),
+    row("runc", "mounts::option_rslave", "sometimes (1.1.15, not 1.1.5) a slave bind of a shared source has no master"),
+    row("runc", "mounts::cgroup_mount_leaves_the_hosts_options", "sometimes too late to see: mounts cgroup2 anew in the host's cgroup namespace"),
     row("runc", "safety::dev_as_a_symlink_does_not_reach_the_host", "follows /dev out of the root file system (CVE-2026-41579, CVE-2026-47766)"),
     row("runc", "safety::user_numbers_out_of_range_are_refused", "exec --user 4294967297 wraps around to user 1"),
     row("runc", "namespaces::time_offsets", "cannot make a time namespace"),

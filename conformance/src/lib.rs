@@ -3,8 +3,10 @@
 
 #[macro_use]
 pub mod check;
+pub mod apparmor;
 pub mod bundle;
 pub mod checks;
 pub mod expected;
+pub mod needs;
 pub mod runtime;
 pub mod socket;

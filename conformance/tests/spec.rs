@@ -1,5 +1,6 @@
 //! The runner of the checks: picks the runtime, isolates itself, and reports like `cargo test`.
 
+use std::collections::HashSet;
 use std::env;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,6 +14,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use orlop_conformance::check::{Check, Failure};
 use orlop_conformance::checks;
 use orlop_conformance::expected::EXPECTED;
+use orlop_conformance::needs;
 use orlop_conformance::runtime::Host;
 
 /// Set in the environment of the copy that runs in its own mount namespace.
@@ -37,7 +39,14 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments, host: &Arc<Host>) -> ExitCode {
     println!("runtime: {} ({})", host.runtime.display(), host.name);
-    let trials = checks::all().into_iter().map(|check| trial(check, Some(Arc::clone(host)))).collect();
+    let checks = checks::all();
+    let names: HashSet<String> = checks.iter().map(|check| check.name.clone()).collect();
+    let trials = checks.into_iter().map(|check| trial(check, Some(Arc::clone(host)))).collect();
+    let unknown = needs::NEEDS.iter().flat_map(|need| need.checks).find(|name| !names.contains(**name));
+    if let Some(name) = unknown {
+        eprintln!("conformance: needs.rs names no check: {name}");
+        return ExitCode::FAILURE;
+    }
     let conclusion = libtest_mimic::run(arguments, trials);
     let expected = EXPECTED_FAILURES.load(Ordering::Relaxed);
     if expected > 0 {
@@ -55,6 +64,9 @@ fn trial(check: Check, host: Option<Arc<Host>>) -> Trial {
 fn judge(check: &Check, host: &Arc<Host>) -> Result<Completion, Failed> {
     if check.own && host.name != "orlop" {
         return Ok(Completion::ignored_with("a promise of orlop's own"));
+    }
+    if let Some(what) = needs::missing(&check.name) {
+        return Ok(Completion::ignored_with(format!("this host has no {what}")));
     }
     // What orlop itself does not do yet needs no variable to be told.
     let own = || if host.name == "orlop" { "orlop".to_owned() } else { String::new() };

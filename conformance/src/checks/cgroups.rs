@@ -5,9 +5,12 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::check::{Check, Failure, Outcome};
+use crate::needs::v2;
 use crate::runtime::Lab;
 
 /// A resource, and the file and value that show it: on v1 with its controller, and on v2.
+///
+/// v2 without a file name: it has no such limit, and engines rely on that it is accepted all the same.
 struct Resource {
     name: &'static str,
     pointer: &'static str,
@@ -62,9 +65,17 @@ const RESOURCES: &[Resource] = &[
     Resource {
         name: "cpu_shares",
         pointer: "cpu",
-        value: || json!({ "shares": 2048 }),
-        v1: ("cpu", "cpu.shares", "2048"),
-        v2: ("", ""),
+        // On v2 runtimes agree at the ends of the scale; between them there is an older and a newer curve.
+        value: || json!({ "shares": 262_144 }),
+        v1: ("cpu", "cpu.shares", "262144"),
+        v2: ("cpu.weight", "10000"),
+    },
+    Resource {
+        name: "cpu_shares_least",
+        pointer: "cpu",
+        value: || json!({ "shares": 2 }),
+        v1: ("cpu", "cpu.shares", "2"),
+        v2: ("cpu.weight", "1"),
     },
     Resource {
         name: "cpu_quota",
@@ -144,10 +155,6 @@ pub(super) fn checks() -> Vec<Check> {
         })
     }));
     checks
-}
-
-fn v2() -> bool {
-    fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap_or(false)
 }
 
 fn value(lab: &Lab, controller: &str, file: &str) -> Result<String, Failure> {
@@ -245,6 +252,11 @@ fn memory_limit_holds(lab: &mut Lab) -> Outcome {
 fn value_refused_by_the_kernel_leaves_nothing(lab: &mut Lab) -> Outcome {
     lab.refused(|lab| {
         lab.set("/linux/resources/cpu", json!({ "cpus": "4095", "mems": "0" }));
+    })?;
+    lab.remove("/linux/resources/cpu");
+    // More than the kernel has pids for: a controller that every host has takes the file's write, and refuses it.
+    lab.refused(|lab| {
+        lab.set("/linux/resources/pids", json!({ "limit": 1_i64 << 40 }));
     })?;
     Ok(())
 }

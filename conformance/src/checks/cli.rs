@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::apparmor::Profile;
 use crate::bundle;
 use crate::check::{Check, Failure, Outcome};
 use crate::runtime::{Lab, wait_until};
@@ -104,6 +105,7 @@ pub(super) fn checks() -> Vec<Check> {
         exec_user_sets_home "runc: exec --user",
         exec_additional_gids "runc: exec --additional-gids",
         exec_cap "runc: exec --cap",
+        exec_apparmor "runc: exec --cap",
         exec_no_new_privs "runc: exec --no-new-privs",
         exec_no_new_privs_false "runc: exec --no-new-privs=false",
         exec_process_file "runc: exec --process",
@@ -979,6 +981,19 @@ fn exec_cap(lab: &mut Lab) -> Outcome {
     };
     let bits = effective(&["--cap", "CAP_NET_RAW"])?;
     ensure!(bits.trim_end().ends_with("2420"), "effective capabilities: {bits}");
+    Ok(())
+}
+
+fn exec_apparmor(lab: &mut Lab) -> Outcome {
+    let profile = Profile::load(lab)?;
+    lab.up_idle()?;
+    let label = |options: &[&str]| lab.exec(options, &["cat", "/proc/self/attr/current"]);
+    same!(label(&[])?.ok("exec")?.stdout, "unconfined\n", "label without the flag");
+    let confined = label(&["--apparmor", &profile.name])?.ok("exec --apparmor")?.stdout;
+    same!(confined, format!("{} (enforce)\n", profile.name), "label");
+    let refused = label(&["--apparmor", "no-such-profile"])?.exits(255, "exec with a profile that is not loaded")?;
+    same!(refused.stdout, "", "what ran");
+    ensure!(!refused.stderr.trim().is_empty(), "exec fails without a word");
     Ok(())
 }
 

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
 
 use serde_json::json;
 
 use crate::check::{Check, Failure, Outcome};
+use crate::needs::{v2, v2_options};
 use crate::runtime::Lab;
 
 pub(super) fn checks() -> Vec<Check> {
@@ -40,6 +42,8 @@ pub(super) fn checks() -> Vec<Check> {
         shm "config-linux.md#default-filesystems",
         cgroup_mount_shows_the_containers_cgroup "config-linux.md#default-filesystems",
         cgroup_mount_is_read_only "config-linux.md#default-filesystems",
+        cgroup_mount_shows_the_path_of_proc "cgroups(7)",
+        cgroup_mount_leaves_the_hosts_options "cgroups(7)",
         host_mounts_are_not_visible "config-linux.md#namespaces",
         container_mounts_do_not_reach_the_host "config-linux.md#namespaces",
         propagation_defaults_to_private_or_slave "config-linux.md#rootfs-mount-propagation",
@@ -401,13 +405,13 @@ fn shm(lab: &mut Lab) -> Outcome {
 }
 
 fn cgroup_mount_shows_the_containers_cgroup(lab: &mut Lab) -> Outcome {
-    if fs::exists("/sys/fs/cgroup/cgroup.controllers")? {
-        let controllers = lab.run_sh("cat /sys/fs/cgroup/cgroup.controllers /sys/fs/cgroup/cgroup.procs")?;
-        ensure!(!controllers.is_empty(), "no controllers in the cgroup mount");
-        return Ok(());
-    }
     lab.set("/linux/resources/memory", json!({ "limit": 96 << 20 }));
-    let out = lab.run_sh("cat /sys/fs/cgroup/memory/memory.limit_in_bytes; grep -c . /sys/fs/cgroup/pids/tasks")?;
+    let out = if v2() {
+        lab.set("/linux/namespaces/-", json!({ "type": "cgroup" }));
+        lab.run_sh("cat /sys/fs/cgroup/memory.max; grep -c . /sys/fs/cgroup/cgroup.procs")?
+    } else {
+        lab.run_sh("cat /sys/fs/cgroup/memory/memory.limit_in_bytes; grep -c . /sys/fs/cgroup/pids/tasks")?
+    };
     let values: Vec<u64> = out.lines().flat_map(str::parse).collect();
     same!(values.first(), Some(&(96 << 20)), "memory limit seen inside");
     ensure!(values[1] >= 1, "no task in the visible cgroup");
@@ -415,12 +419,39 @@ fn cgroup_mount_shows_the_containers_cgroup(lab: &mut Lab) -> Outcome {
 }
 
 fn cgroup_mount_is_read_only(lab: &mut Lab) -> Outcome {
-    let out = lab
-        .sh("find /sys/fs/cgroup -maxdepth 1 -mindepth 1 -type d | while read d; do mkdir $d/x || exit 1; done")
-        .run()?;
+    let script = if v2() {
+        "mkdir /sys/fs/cgroup/x"
+    } else {
+        "find /sys/fs/cgroup -maxdepth 1 -mindepth 1 -type d | while read d; do mkdir $d/x || exit 1; done"
+    };
+    let out = lab.sh(script).run()?;
     ensure!(out.stderr.contains("Read-only file system"), "stderr: {}", out.stderr);
     ensure!(!out.stderr.lines().any(|line| !line.contains("Read-only")), "stderr: {}", out.stderr);
     ensure!(out.code != 0, "a cgroup can be made");
+    Ok(())
+}
+
+/// Without a cgroup namespace: the container's directory is where /proc says that it is.
+fn cgroup_mount_shows_the_path_of_proc(lab: &mut Lab) -> Outcome {
+    let script = "d=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup); echo $d; grep -c . $d/cgroup.procs";
+    let out = lab.run_sh(script)?;
+    ensure!(out.lines().next().is_some_and(|path| path.contains(&lab.id)), "cgroup: {out}");
+    let tasks: u64 = out.lines().nth(1).unwrap_or_default().parse()?;
+    ensure!(tasks >= 1, "no process in the visible cgroup");
+    Ok(())
+}
+
+/// A cgroup2 that is mounted anew in the host's cgroup namespace sets the options of every mount there is.
+fn cgroup_mount_leaves_the_hosts_options(lab: &mut Lab) -> Outcome {
+    let before = v2_options();
+    lab.run_sh("true")?;
+    let after = v2_options();
+    if after != before {
+        let again = format!("remount,{before}");
+        let put_back = Command::new("mount").args(["-o", &again, "/sys/fs/cgroup"]).status()?;
+        ensure!(put_back.success(), "cannot put back the host's mount options {before}");
+    }
+    same!(after, before, "mount options of the host's cgroup2");
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_json::json;
 
+use crate::apparmor::Profile;
 use crate::check::{Check, Outcome};
 use crate::runtime::Lab;
 
@@ -49,6 +50,8 @@ pub(super) fn checks() -> Vec<Check> {
         rlimits_soft_above_hard_are_refused "config.md#posix-process",
         no_new_privileges "config.md#process",
         no_new_privileges_off "config.md#process",
+        apparmor_profile "config.md#linux-process",
+        apparmor_profile_that_is_not_loaded_is_refused "config.md#linux-process",
         oom_score_adj "config.md#linux-process",
         oom_score_adj_absent_is_inherited "config.md#linux-process",
         scheduler_batch_with_nice "config.md#linux-process",
@@ -428,6 +431,21 @@ fn no_new_privileges_off(lab: &mut Lab) -> Outcome {
     same!(status_field(&status(lab)?, "NoNewPrivs:"), "0", "NoNewPrivs");
     lab.remove("/process/noNewPrivileges");
     same!(status_field(&status(lab)?, "NoNewPrivs:"), "0", "NoNewPrivs when absent");
+    Ok(())
+}
+
+fn apparmor_profile(lab: &mut Lab) -> Outcome {
+    let profile = Profile::load(lab)?;
+    lab.set("/process/apparmorProfile", profile.name.clone()).set("/root/readonly", false);
+    let out = lab.run_sh("cat /proc/self/attr/current; echo x > /open; echo x > /secret; cat /open /secret; true")?;
+    same!(out, format!("{} (enforce)\nx\n", profile.name), "label, and what could be written");
+    Ok(())
+}
+
+fn apparmor_profile_that_is_not_loaded_is_refused(lab: &mut Lab) -> Outcome {
+    lab.refused(|lab| {
+        lab.set("/process/apparmorProfile", "no-such-profile");
+    })?;
     Ok(())
 }
 

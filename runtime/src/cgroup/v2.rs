@@ -213,7 +213,8 @@ pub fn apply(dir: &Path, writes: &[&Write]) -> Result<()> {
         let write = writes.iter().find(|w| Some(w.field.as_str()) == e.field());
         let Some(write) = write.filter(|w| absent && w.controller() != "cgroup") else { return e };
         if controllers(dir).is_ok_and(|have| have.contains(write.controller())) {
-            return e;
+            // io.weight, for one, is there only with an I/O scheduler or cost model that knows weights.
+            return if e.errno() == Some(Errno::ENOENT) { e.hint("this kernel does not offer that limit") } else { e };
         }
         if write.field.starts_with(UNIFIED) {
             let (file, controller) = (&write.file, write.controller());

@@ -4,7 +4,7 @@ use super::namespaces::Namespaces;
 use super::{
     BindStep, DeviceStep, Input, MountStep, Open, Plan, Step, Target, c_path, c_string, console_size, unsupported,
 };
-use crate::cgroup::Hierarchy;
+use crate::cgroup::{self, Hierarchy};
 use crate::error::{Result, invalid};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType as Ns, Mount, Process, Spec};
 use orlop_sys::file::{S_IFBLK, S_IFCHR, S_IFIFO, device};
@@ -369,7 +369,8 @@ impl Plan {
     }
 
     /// Type cgroup: on v2 the one hierarchy; on v1 a tmpfs with each hierarchy mounted in it. Without a cgroup
-    /// namespace the container sees its own directories, by bind mounts.
+    /// namespace the container sees by bind mounts: on v1 its own directories; on v2 the host's tree, in which it finds
+    /// the path that /proc/self/cgroup gives, unless a user namespace is meant to keep the host from it.
     fn cgroup(
         &mut self,
         field: &str,
@@ -386,6 +387,7 @@ impl Plan {
         if !only_v2 {
             self.push(field.to_string(), simple_mount("tmpfs", "tmpfs", target, flags, "mode=755")?);
         }
+        let whole = only_v2 && !ns.has(Ns::Cgroup) && !ns.has(Ns::User);
         for h in input.hierarchies {
             if h.v2 && !only_v2 {
                 // A hybrid host's v2 tree has its own place, as on the host.
@@ -395,8 +397,10 @@ impl Plan {
             }
             let place = if only_v2 { target.to_string() } else { format!("{target}/{}", h.name) };
             let fs = if h.v2 { "cgroup2" } else { "cgroup" };
-            let own = input.cgroup_paths.get(key(h)).cloned();
-            let tree = match own {
+            // Not mounted anew: from the first cgroup namespace that would take nsdelegate and memory_recursiveprot from
+            // the host's mount (cgroups(7), cgroup v2 mount options).
+            let seen = if whole { Some(PathBuf::from(cgroup::ROOT)) } else { input.cgroup_paths.get(key(h)).cloned() };
+            let tree = match seen {
                 Some(path) => {
                     let path = c_path(&path, field)?;
                     Some(self.open(field.to_string(), Open::Tree { path, recursive: false }))

@@ -1,0 +1,74 @@
+//! What a host must offer for a check to mean anything. Where it does not, the check is reported as ignored, with the reason.
+
+use std::fs;
+use std::path::Path;
+
+/// A property of the host, and the checks that need it.
+pub struct Need {
+    /// Completes "this host has no ...".
+    pub what: &'static str,
+    /// Whether the host has it.
+    pub present: fn() -> bool,
+    /// The names of the checks.
+    pub checks: &'static [&'static str],
+}
+
+/// Every need of every check.
+pub const NEEDS: &[Need] = &[
+    Need {
+        what: "time namespaces (CONFIG_TIME_NS)",
+        present: || Path::new("/proc/self/ns/time").exists(),
+        checks: &[
+            "namespaces::time_offsets",
+            "namespaces::time_by_path",
+            "namespaces::time_new",
+            "namespaces::time_absent",
+        ],
+    },
+    Need {
+        what: "cpuset controller",
+        present: || has_controller("cpuset"),
+        checks: &["cgroups::cpuset_cpus", "cgroups::cpuset_mems"],
+    },
+    Need { what: "cgroup v2 alone", present: v2, checks: &["mounts::cgroup_mount_shows_the_path_of_proc"] },
+    Need {
+        // A runtime that takes the option away has done so before the first check.
+        what: "cgroup v2 mounted with nsdelegate",
+        present: || v2() && v2_options().split(',').any(|one| one == "nsdelegate"),
+        checks: &["mounts::cgroup_mount_leaves_the_hosts_options"],
+    },
+    Need {
+        what: "AppArmor",
+        present: || fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
+        checks: &[
+            "process::apparmor_profile",
+            "process::apparmor_profile_that_is_not_loaded_is_refused",
+            "cli::exec_apparmor",
+        ],
+    },
+];
+
+/// What the host lacks for a check.
+pub fn missing(check: &str) -> Option<&'static str> {
+    NEEDS.iter().find(|need| need.checks.contains(&check) && !(need.present)()).map(|need| need.what)
+}
+
+/// Whether the host has cgroup v2 alone.
+pub fn v2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// The options of the mount of cgroup v2 on /sys/fs/cgroup; they belong to the hierarchy, not to the mount.
+pub fn v2_options() -> String {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.split(' ').nth(4) == Some("/sys/fs/cgroup"));
+    line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default().to_owned()
+}
+
+fn has_controller(name: &str) -> bool {
+    let listed = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers");
+    listed.map_or_else(
+        |_| Path::new("/sys/fs/cgroup").join(name).exists(),
+        |text| text.split_whitespace().any(|one| one == name),
+    )
+}
