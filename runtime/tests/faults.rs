@@ -115,6 +115,10 @@ fn clean(b: &Bundle, mounts: &str, pids: &[i32]) -> Result<(), String> {
 fn started(b: &Bundle) -> Result<(), String> {
     let answer = b.run("start", &[ID]);
     let out = b.path("create.out");
+    if !answer.ok() && answer.stderr.contains("talk to the runtime: ") {
+        // The fault hit the waiting init: `start` is who can tell, and has.
+        return unclear(&answer.stderr).map_or(Ok(()), Err);
+    }
     match answer.ok() && soon(|| fs::read_to_string(&out).is_ok_and(|said| said == "works\n")) {
         true => Ok(()),
         false => Err(format!("created, but does not work: {answer:?}")),

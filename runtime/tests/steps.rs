@@ -130,7 +130,7 @@ const CASES: &[Case] = &[
     case("unknown file system", "mounts[10]", &["mount nosuchfs", "/out", "ENODEV"], |c, _| {
         mount(c, "/out", "nosuchfs", "none", &[]);
     }),
-    case("bad mount option", "mounts[10]", &["mount tmpfs", "/out", "EINVAL"], |c, _| {
+    case("bad mount option", "mounts[10].options[0]", &["mount tmpfs", "/out", "EINVAL"], |c, _| {
         mount(c, "/out", "tmpfs", "tmpfs", &["sise=1k"]);
     }),
     case("mount over a file of proc", "mounts[10].destination", &["inside /proc"], |c, _| {

@@ -16,7 +16,11 @@ pub fn start(global: &Global, id: &str) -> Result<()> {
     let _lock = container.lock()?;
     match container.status()? {
         Status::Created => {}
-        Status::Stopped => return Err(refused("cannot start a container that has stopped")),
+        Status::Stopped => {
+            // It may have failed while it waited.
+            failure(&container)?;
+            return Err(refused("cannot start a container that has stopped"));
+        }
         Status::Running => return Err(refused("cannot start an already running container")),
         Status::Paused => return Err(refused("cannot start a container in the paused state")),
     }
