@@ -88,7 +88,7 @@ fn process(options: &ExecOptions, config: &Config) -> Result<Process> {
     let mut process = match &options.process {
         Some(path) => {
             let raw = std::fs::read(path).on("read", path.display()).map_err(|e| e.at("--process"))?;
-            config::parse::<Process>(&raw, path)?
+            inherit(config::parse::<Process>(&raw, path)?, config.process()?)
         }
         None => flags(options, config.process()?.clone())?,
     };
@@ -97,6 +97,32 @@ fn process(options: &ExecOptions, config: &Config) -> Result<Process> {
         process.set_terminal(Some(true));
     }
     Ok(process)
+}
+
+/// What a process file leaves out of the confinement is as the container has it, as with runc: less is never a way to more.
+fn inherit(mut process: Process, container: &Process) -> Process {
+    // An empty name or list is one that is left out.
+    let named = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
+    let (profile, label) = (named(process.apparmor_profile()), named(process.selinux_label()));
+    let rlimits = process.rlimits().clone().filter(|list| !list.is_empty());
+    process.set_apparmor_profile(profile).set_selinux_label(label).set_rlimits(rlimits);
+    macro_rules! from_container {
+        ($($get:ident, $set:ident;)*) => {
+            $(if process.$get().is_none() {
+                process.$set(container.$get().clone());
+            })*
+        };
+    }
+    from_container! {
+        apparmor_profile, set_apparmor_profile;
+        capabilities, set_capabilities;
+        io_priority, set_io_priority;
+        no_new_privileges, set_no_new_privileges;
+        rlimits, set_rlimits;
+        scheduler, set_scheduler;
+        selinux_label, set_selinux_label;
+    }
+    process
 }
 
 fn flags(options: &ExecOptions, mut process: Process) -> Result<Process> {
@@ -229,6 +255,29 @@ mod tests {
         ] {
             assert!(user_of(bad, &old).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_process_file_cannot_leave_confinement_out() {
+        let process = |json: &str| serde_json::from_str::<Process>(json).unwrap();
+        let container = process(
+            r#"{"cwd":"/","user":{"uid":0,"gid":0},"apparmorProfile":"p","noNewPrivileges":true,
+                "capabilities":{"bounding":["CAP_KILL"]},"rlimits":[{"type":"RLIMIT_CORE","soft":1,"hard":1}]}"#,
+        );
+        let got = inherit(process(r#"{"cwd":"/","user":{"uid":0,"gid":0}}"#), &container);
+        assert_eq!(got.apparmor_profile().as_deref(), Some("p"));
+        assert_eq!(got.no_new_privileges(), Some(true));
+        assert_eq!(got.capabilities(), container.capabilities());
+        assert_eq!(got.rlimits(), container.rlimits());
+        let got = inherit(
+            process(
+                r#"{"cwd":"/","user":{"uid":0,"gid":0},"noNewPrivileges":false,"rlimits":[],"apparmorProfile":""}"#,
+            ),
+            &container,
+        );
+        assert_eq!(got.no_new_privileges(), Some(false));
+        assert_eq!(got.rlimits(), container.rlimits());
+        assert_eq!(got.apparmor_profile().as_deref(), Some("p"));
     }
 
     #[test]
