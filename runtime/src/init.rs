@@ -90,11 +90,13 @@ impl Init<'_> {
             program: 0,
             home: [0; HOME_MAX],
         };
+        let mut ready = false;
         for (i, planned) in self.plan.steps.iter().enumerate() {
             if let Err(Fault(part, number)) = walk.step(&planned.step) {
-                self.fail(&Frame { tag: Tag::Failed, part, step: i as u16, number });
+                self.fail(&Frame { tag: Tag::Failed, part, step: i as u16, number }, ready);
                 break;
             }
+            ready |= matches!(planned.step, Step::Ready);
         }
         1
     }
@@ -104,10 +106,10 @@ impl Init<'_> {
         if self.answer().is_err() { 1 } else { self.run() }
     }
 
-    fn fail(&self, frame: &Frame) {
-        if sync::send(self.socket, frame, None).is_err()
-            && let Some(file) = self.failure
-        {
+    /// `ready`: a `create` that has heard so listens no more, though it may not have gone yet.
+    fn fail(&self, frame: &Frame, ready: bool) {
+        let heard = !(ready && matches!(self.gate, Gate::Fifo(_))) && sync::send(self.socket, frame, None).is_ok();
+        if !heard && let Some(file) = self.failure {
             // Counted from the end: `start` makes anew only what is behind the gate. Nobody is left to be told of a failure here.
             let step = self.plan.steps.len() as u16 - 1 - frame.step;
             let _ = file::write(file, &Frame { step, ..*frame }.bytes());
