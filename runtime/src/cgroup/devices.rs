@@ -6,7 +6,6 @@ use crate::error::{self, Error, On, Result, invalid};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use orlop_sys::Errno;
 use orlop_sys::devices::{self, Instruction};
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -36,7 +35,7 @@ const DEFAULTS: &[(Kind, Option<u32>, Option<u32>, u8)] = &[
 ];
 
 /// The type of a device node, with the values of `BPF_DEVCG_DEV_*`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A block device.
     Block = 1,
@@ -45,18 +44,40 @@ pub enum Kind {
 }
 
 /// Which nodes an exception is for; no major or minor number means any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Node {
     major: Option<u32>,
     minor: Option<u32>,
     kind: Kind,
 }
 
+/// Nodes and what of their access is meant, in the order of the rules that named them first, as `devices.list` shows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Exceptions(Vec<(Node, u8)>);
+
+impl Exceptions {
+    fn held(&self, node: &Node) -> u8 {
+        self.0.iter().find(|(one, _)| one == node).map_or(0, |(_, access)| *access)
+    }
+
+    fn add(&mut self, node: Node, access: u8) {
+        match self.0.iter_mut().find(|(one, _)| *one == node) {
+            Some((_, held)) => *held |= access,
+            None => self.0.push((node, access)),
+        }
+    }
+
+    fn take(&mut self, node: Node, access: u8) {
+        self.0.iter_mut().filter(|(one, _)| *one == node).for_each(|(_, held)| *held &= !access);
+        self.0.retain(|(_, held)| *held != 0);
+    }
+}
+
 /// An allow list (everything is denied but the exceptions) or a deny list (the other way round).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceList {
     default_allow: bool,
-    exceptions: BTreeMap<Node, u8>,
+    exceptions: Exceptions,
 }
 
 impl DeviceList {
@@ -79,7 +100,7 @@ impl DeviceList {
 
     /// Whether every device is open, as in a privileged container.
     pub fn allows_all(&self) -> bool {
-        self.default_allow && self.exceptions.is_empty()
+        self.default_allow && self.exceptions.0.is_empty()
     }
 
     fn apply(&mut self, rule: &LinuxDeviceCgroup) -> Result<()> {
@@ -89,7 +110,7 @@ impl DeviceList {
             LinuxDeviceType::C => Kind::Char,
             LinuxDeviceType::A => {
                 // "a" means every node and every access, and starts the list anew, whatever its other fields say.
-                *self = DeviceList { default_allow: rule.allow(), exceptions: BTreeMap::new() };
+                *self = DeviceList { default_allow: rule.allow(), exceptions: Exceptions::default() };
                 return Ok(());
             }
             other => return Err(invalid("type", format!("invalid cgroup device type {:?}", other.as_str()))),
@@ -100,13 +121,13 @@ impl DeviceList {
 
     fn change(&mut self, node: Node, access: u8, allow: bool) -> Result<()> {
         if allow != self.default_allow {
-            *self.exceptions.entry(node).or_insert(0) |= access;
+            self.exceptions.add(node, access);
             return Ok(());
         }
         for wider in
             [Node { major: None, ..node }, Node { minor: None, ..node }, Node { major: None, minor: None, ..node }]
         {
-            if wider != node && self.exceptions.get(&wider).is_some_and(|held| held & access != 0) {
+            if wider != node && self.exceptions.held(&wider) & access != 0 {
                 return Err(Error::new(
                     error::Kind::Invalid,
                     format!(
@@ -118,12 +139,7 @@ impl DeviceList {
                 .hint("cgroups cannot make a hole in a wildcard rule: list what is wanted instead"));
             }
         }
-        if let Some(held) = self.exceptions.get_mut(&node) {
-            *held &= !access;
-            if *held == 0 {
-                self.exceptions.remove(&node);
-            }
-        }
+        self.exceptions.take(node, access);
         Ok(())
     }
 
@@ -133,7 +149,7 @@ impl DeviceList {
     pub fn lines(&self, current: Option<&DeviceList>) -> Vec<(&'static str, String)> {
         const FILES: [&str; 2] = ["devices.deny", "devices.allow"];
         let [same, other] = if self.default_allow { [FILES[1], FILES[0]] } else { FILES };
-        let none = BTreeMap::new();
+        let none = Exceptions::default();
         let mut lines = Vec::new();
         // devices.list does not show the exceptions of a deny list, so one always starts anew.
         let old = match current {
@@ -143,15 +159,14 @@ impl DeviceList {
                 &none
             }
         };
-        let held = |list: &BTreeMap<Node, u8>, node: &Node| list.get(node).copied().unwrap_or(0);
-        for (node, access) in old {
-            match access & !held(&self.exceptions, node) {
+        for (node, access) in &old.0 {
+            match access & !self.exceptions.held(node) {
                 0 => {}
                 dropped => lines.push((same, line(*node, dropped))),
             }
         }
-        for (node, access) in &self.exceptions {
-            match access & !held(old, node) {
+        for (node, access) in &self.exceptions.0 {
+            match access & !old.held(node) {
                 0 => {}
                 gained => lines.push((other, line(*node, gained))),
             }
@@ -173,7 +188,7 @@ impl DeviceList {
             };
             let number = |s: &str| if s == "*" { Some(None) } else { s.parse().ok().map(Some) };
             let node = Node { major: number(major)?, minor: number(minor)?, kind };
-            *list.exceptions.entry(node).or_insert(0) |= access(letters).ok()?;
+            list.exceptions.add(node, access(letters).ok()?);
         }
         Some(list)
     }
@@ -189,7 +204,7 @@ impl DeviceList {
             op(LOAD_WORD, 4, 1, 4, 0),
             op(LOAD_WORD, 5, 1, 8, 0),
         ];
-        for (node, access) in &self.exceptions {
+        for (node, access) in &self.exceptions.0 {
             let mut tests = vec![(JNE32, 2, node.kind as i32)];
             tests.extend(node.major.map(|n| (JNE32, 4, n as i32)));
             tests.extend(node.minor.map(|n| (JNE32, 5, n as i32)));
@@ -316,17 +331,17 @@ mod tests {
 
     const DEFAULT_LINES: [&str; 12] = [
         "devices.deny: a *:* rwm",
-        "devices.allow: b *:* m",
         "devices.allow: c *:* m",
+        "devices.allow: b *:* m",
         "devices.allow: c 1:3 rwm",
-        "devices.allow: c 1:5 rwm",
-        "devices.allow: c 1:7 rwm",
         "devices.allow: c 1:8 rwm",
-        "devices.allow: c 1:9 rwm",
+        "devices.allow: c 1:7 rwm",
         "devices.allow: c 5:0 rwm",
+        "devices.allow: c 1:5 rwm",
+        "devices.allow: c 1:9 rwm",
+        "devices.allow: c 136:* rwm",
         "devices.allow: c 5:2 rwm",
         "devices.allow: c 10:200 rwm",
-        "devices.allow: c 136:* rwm",
     ];
 
     #[test]
