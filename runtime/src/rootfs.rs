@@ -6,7 +6,7 @@
 
 use crate::copy_up;
 use crate::init::{Fault, InPart};
-use crate::plan::{BindStep, DeviceStep, MountStep, Step, Target};
+use crate::plan::{BindStep, DeviceStep, MountStep, Step, Target, Tree};
 use crate::sync::Part;
 use orlop_sys::mount::{self as sys, Attr, attr};
 use orlop_sys::process;
@@ -113,10 +113,13 @@ impl<'a> Rootfs<'a> {
     }
 
     fn mount(&self, m: &MountStep) -> Result<(), Fault> {
+        // A directory that is only now made has no mode to keep: the file system's own default holds then.
+        let keep_mode =
+            m.keep_mode && file::openat2(self.fd()?, &m.target.path, file::O_PATH, 0, file::IN_ROOT).is_ok();
         let place = self.place(&m.target, true)?;
         let mut buf = [0u8; file::PATH_MAX];
         let mut data: &CStr = &m.data;
-        if m.keep_mode {
+        if keep_mode {
             data = with_mode(&mut buf, data, file::fstat(place.as_fd())?.mode & 0o7777)?;
         }
         process::fchdir(place.as_fd())?;
@@ -143,7 +146,19 @@ impl<'a> Rootfs<'a> {
     }
 
     fn bind(&self, b: &BindStep) -> Result<(), Fault> {
-        let tree = self.opens.get(b.tree).ok_or(Errno::EBADF)?.as_fd();
+        let cloned;
+        let tree = match &b.tree {
+            Tree::Opened(open) => self.opens.get(*open).ok_or(Errno::EBADF)?.as_fd(),
+            Tree::Host(path) => {
+                cloned = sys::clone_tree(None, path, b.whole, false).part(Part::Source)?;
+                cloned.as_fd()
+            }
+            Tree::Root(path) => {
+                let source = file::openat2(self.fd()?, path, file::O_PATH, 0, file::IN_ROOT).part(Part::Source)?;
+                cloned = sys::clone_tree(Some(source.as_fd()), c"", b.whole, false).part(Part::Source)?;
+                cloned.as_fd()
+            }
+        };
         let directory = file::fstat(tree)?.is_dir();
         if b.target.path.as_c_str() == c"/proc" && file::fs_type(tree)? != file::PROC_SUPER_MAGIC {
             return Err(Fault(Part::OnProc, Errno::EPERM as i32));

@@ -49,6 +49,8 @@ pub enum Part {
     Step = 0,
     /// Finding or making the place that it works on.
     Place,
+    /// Opening the source of a bind mount.
+    Source,
     /// Attributes of a mount.
     Attributes,
     /// Propagation of a mount.
@@ -75,9 +77,10 @@ pub enum Part {
     Protocol,
 }
 
-const PARTS: [Part; 14] = [
+const PARTS: [Part; 15] = [
     Part::Step,
     Part::Place,
+    Part::Source,
     Part::Attributes,
     Part::Propagation,
     Part::Attach,
@@ -167,7 +170,7 @@ mod tests {
         assert_eq!(Frame::parse(&[]), None);
         assert_eq!(Frame::parse(&[0; 8]), None);
         assert_eq!(Frame::parse(&[9, 0, 0, 0, 0, 0, 0, 0]), None);
-        assert_eq!(Frame::parse(&[1, 14, 0, 0, 0, 0, 0, 0]), None);
+        assert_eq!(Frame::parse(&[1, 15, 0, 0, 0, 0, 0, 0]), None);
         assert_eq!(Frame::parse(&[1, 0, 0, 0, 0, 0, 0, 0, 0]), None);
     }
 }

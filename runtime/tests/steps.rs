@@ -139,7 +139,7 @@ const CASES: &[Case] = &[
     case("a file where a directory must be", "mounts[10]", &["/etc/passwd/x", "ENOTDIR"], |c, _| {
         mount(c, "/etc/passwd/x", "tmpfs", "tmpfs", &[]);
     }),
-    case("proc is a symlink", "mounts[0]", &["ELOOP"], |c, b| {
+    case("proc is a symlink", "mounts[0]", &["must be mounted on ordinary directory", "ELOOP"], |c, b| {
         std::fs::remove_dir(b.path("rootfs/proc")).unwrap();
         std::os::unix::fs::symlink("etc", b.path("rootfs/proc")).unwrap();
         c["linux"]["maskedPaths"] = json!([]);

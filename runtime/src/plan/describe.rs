@@ -1,6 +1,6 @@
 //! What a step is called when it fails: the parent holds the same plan, so two numbers make a sentence.
 
-use super::{MountStep, Plan, Planned, Step};
+use super::{BindStep, MountStep, Plan, Planned, Step, Tree};
 use crate::error::{Error, Kind, On};
 use crate::hooks;
 use crate::sync::{Frame, Part};
@@ -22,7 +22,11 @@ impl Plan {
         {
             return e.at(format!("{}.options[{at}]", planned.field)).hint(hint);
         }
-        if planned.field.is_empty() { e } else { e.at(planned.field.to_string()) }
+        match frame.part {
+            _ if planned.field.is_empty() => e,
+            Part::Source if matches!(planned.step, Step::Bind(_)) => e.at(format!("{}.source", planned.field)),
+            _ => e.at(planned.field.to_string()),
+        }
     }
 
     fn step_failure(&self, planned: &Planned, part: Part, number: i32, said: &str) -> Error {
@@ -59,8 +63,17 @@ impl Plan {
             (_, Part::Protocol) => return errno.on("talk to", "the runtime"),
             _ => {}
         }
-        let (call, object) = self.call(step);
+        let (call, mut object) = self.call(step);
+        if let (Step::Mount(m), Part::Place, Errno::ELOOP | Errno::ENOTDIR) = (step, part, errno)
+            && m.target.no_symlinks
+        {
+            return errno.on(format!("{call}, which must be mounted on ordinary directory:"), object);
+        }
+        if let (Step::Bind(b), Part::Source) = (step, part) {
+            object = self.source_of(b);
+        }
         let call = match part {
+            Part::Source => "open_tree of".to_string(),
             Part::Place => format!("make the place for {call}"),
             Part::Attributes => "mount_setattr of".to_string(),
             Part::Propagation => "set the propagation of".to_string(),
@@ -146,6 +159,14 @@ impl Plan {
             Step::CloseFrom(first) => call("close_range from", first.to_string()),
             Step::Ready | Step::Gate => call("talk to", "the runtime".into()),
             Step::Seccomp(filter, ..) => call("seccomp", format!("with a filter of {} instructions", filter.len())),
+        }
+    }
+
+    fn source_of(&self, b: &BindStep) -> String {
+        match &b.tree {
+            Tree::Opened(open) => self.path_of(*open),
+            Tree::Host(path) => format!("{path:?}"),
+            Tree::Root(path) => format!("{path:?} in the rootfs"),
         }
     }
 

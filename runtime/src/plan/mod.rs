@@ -117,11 +117,25 @@ pub struct MountStep {
     pub fallback: Option<usize>,
 }
 
+/// Where the tree of a bind mount comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Tree {
+    /// Detached before the clone (index into [`Plan::opens`]): from inside a user namespace the way to it may be closed.
+    Opened(usize),
+    /// A path of the host, as the child's own mount namespace still has it. Mounts are then made, and numbered, in the order of
+    /// config.json, which is the order of mountinfo since Linux 6.8.
+    Host(CString),
+    /// A path in the container, for a source below the rootfs: it shows the mounts that were made there before.
+    Root(CString),
+}
+
 /// A bind mount.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BindStep {
-    /// The detached tree: index into [`Plan::opens`].
-    pub tree: usize,
+    /// What is bound.
+    pub tree: Tree,
+    /// With all that is mounted below it.
+    pub whole: bool,
     /// Where.
     pub target: Target,
     /// Attributes of the topmost mount.

@@ -2,7 +2,7 @@
 
 use super::namespaces::Namespaces;
 use super::{
-    BindStep, DeviceStep, Input, MountStep, Open, Plan, Step, Target, c_path, c_string, console_size, unsupported,
+    BindStep, DeviceStep, Input, MountStep, Open, Plan, Step, Target, Tree, c_path, c_string, console_size, unsupported,
 };
 use crate::cgroup::{self, Hierarchy};
 use crate::error::{Result, invalid};
@@ -112,7 +112,6 @@ const FLAG_ATTRS: &[(u64, u64)] = &[
     (sys::MS_NOSUID, attr::NOSUID),
     (sys::MS_NODEV, attr::NODEV),
     (sys::MS_NOEXEC, attr::NOEXEC),
-    (sys::MS_NODIRATIME, attr::NODIRATIME),
     (sys::MS_NOSYMFOLLOW, attr::NOSYMFOLLOW),
 ];
 
@@ -201,26 +200,34 @@ fn recurse(a: &mut Attr, bit: u64, on: bool) {
 }
 
 impl Options {
-    /// What was asked for as attributes of the bind mount; what was not asked for stays as the source has it.
-    fn attr(&self) -> Attr {
+    /// The attributes of a bind mount. Without an option that is about attributes it is as its source. One option makes a whole set of
+    /// it, as with runc and crun: what is not named is cleared; but not what is locked in a user namespace (`locked`), and
+    /// access times are changed only by naming other ones.
+    fn attr(&self, locked: bool) -> Attr {
+        let all = FLAG_ATTRS.iter().fold(ATIME_FLAGS | sys::MS_NODIRATIME, |all, (flag, _)| all | flag);
         let mut a = Attr::default();
+        if (self.flags | self.cleared) & all == 0 {
+            return a;
+        }
         for (flag, bit) in FLAG_ATTRS {
             if self.flags & flag != 0 {
                 a.set |= bit;
-            } else if self.cleared & flag != 0 {
+            } else if self.cleared & flag != 0 || !locked || *flag == sys::MS_NOSYMFOLLOW {
                 a.clear |= bit;
             }
         }
-        let atime = match self.flags & ATIME_FLAGS {
-            sys::MS_NOATIME => Some(attr::NOATIME),
-            sys::MS_STRICTATIME => Some(attr::STRICTATIME),
-            sys::MS_RELATIME => Some(attr::RELATIME),
-            _ => (self.cleared & ATIME_FLAGS != 0).then_some(attr::RELATIME),
-        };
-        if let Some(bits) = atime {
-            a.set |= bits;
-            a.clear |= attr::ATIME;
+        if self.flags & (ATIME_FLAGS | sys::MS_NODIRATIME) != 0 {
+            a.clear |= attr::ATIME | attr::NODIRATIME;
+            a.set |= match self.flags & ATIME_FLAGS {
+                sys::MS_NOATIME => attr::NOATIME,
+                sys::MS_STRICTATIME => attr::STRICTATIME,
+                _ => attr::RELATIME,
+            };
+            if self.flags & sys::MS_NODIRATIME != 0 {
+                a.set |= attr::NODIRATIME;
+            }
         }
+        a.clear &= !(a.set & !attr::ATIME);
         a
     }
 }
@@ -260,7 +267,13 @@ impl Plan {
             let tree = self.open("NOTIFY_SOCKET", Open::Tree { path, recursive: false });
             self.push(
                 "NOTIFY_SOCKET",
-                bind_step(tree, "/run/notify", Attr::default(), Attr::default(), vec![sys::MS_PRIVATE])?,
+                Step::Bind(Box::new(bind_step(
+                    Tree::Opened(tree),
+                    "/run/notify",
+                    Attr::default(),
+                    Attr::default(),
+                    vec![sys::MS_PRIVATE],
+                )?)),
             );
         }
         Ok(())
@@ -278,7 +291,9 @@ impl Plan {
         if m.uid_mappings().is_some() || m.gid_mappings().is_some() {
             return Err(unsupported(format!("{field}.uidMappings"), "idmapped mounts are not supported yet"));
         }
-        let target = clean(m.destination());
+        // A destination may be written as the host sees it: runc takes that too.
+        let seen_from_host = m.destination().strip_prefix(input.rootfs).ok().filter(|_| input.rootfs != Path::new("/"));
+        let target = clean(seen_from_host.unwrap_or(m.destination()));
         let fs = m.typ().as_deref().unwrap_or_default();
         let mut o = sort(m.options().as_deref().unwrap_or_default(), field)?;
         if fs == "bind" && o.bind.is_none() {
@@ -287,7 +302,7 @@ impl Plan {
         }
         check_proc(&target, fs, o.bind.is_some(), field)?;
         match (o.bind, fs) {
-            (Some(recursive), _) => self.bind(m, field, &target, recursive, o, input, outer),
+            (Some(recursive), _) => self.bind(m, field, &target, recursive, o, ns, input, outer),
             (None, "") => {
                 Err(invalid(format!("{field}.type"), "must be set, or the options must contain bind or rbind"))
             }
@@ -304,6 +319,7 @@ impl Plan {
         target: &str,
         recursive: bool,
         o: Options,
+        ns: &Namespaces,
         input: &Input,
         outer: u64,
     ) -> Result<()> {
@@ -312,10 +328,24 @@ impl Plan {
         for data in &o.data {
             self.warnings.push(format!("{field}.options: {data:?} has no meaning for a bind mount: left out"));
         }
-        let path = c_path(&input.bundle.join(source), &format!("{field}.source"))?;
-        let tree = self.open(format!("{field}.source"), Open::Tree { path, recursive });
-        let propagation = propagation(outer, &o.propagation);
-        self.push(field.to_string(), bind_step(tree, target, o.attr(), o.recursive, propagation)?);
+        let path = input.bundle.join(source);
+        let name = c_path(&path, &format!("{field}.source"))?;
+        let (tree, propagation) = match path.strip_prefix(input.rootfs) {
+            Ok(inside) => (Tree::Root(c_string(clean(inside), format!("{field}.source"))?), o.propagation.clone()),
+            // The child's copies of the host's mounts have taken on the outer propagation already.
+            _ if ns.new_one(Ns::Mount) && !ns.has(Ns::User) && !input.rootless => {
+                (Tree::Host(name), o.propagation.clone())
+            }
+            _ => {
+                let tree = self.open(format!("{field}.source"), Open::Tree { path: name, recursive });
+                (Tree::Opened(tree), propagation(outer, &o.propagation))
+            }
+        };
+        let step = BindStep {
+            whole: recursive,
+            ..bind_step(tree, target, o.attr(ns.has(Ns::User)), o.recursive, propagation)?
+        };
+        self.push(field.to_string(), Step::Bind(Box::new(step)));
         if o.copy_up {
             return Err(invalid(format!("{field}.options"), "tmpcopyup is for tmpfs only"));
         }
@@ -382,7 +412,7 @@ impl Plan {
     ) -> Result<()> {
         let own_namespace = ns.new_one(Ns::Cgroup);
         let flags = o.flags & !sys::MS_RDONLY;
-        let read_only = Attr { set: o.attr().set, clear: 0, ..Attr::default() };
+        let read_only = Attr { set: o.attr(true).set, clear: 0, ..Attr::default() };
         let only_v2 = input.hierarchies.iter().all(|h| h.v2);
         if !only_v2 {
             self.push(field.to_string(), simple_mount("tmpfs", "tmpfs", target, flags, "mode=755")?);
@@ -411,10 +441,9 @@ impl Plan {
                 let step = MountStep { fallback: tree, ..plain_mount(fs, fs, &place, o.flags, &mount_data(h))? };
                 self.push(field.to_string(), Step::Mount(Box::new(step)));
             } else if let Some(tree) = tree {
-                self.push(
-                    field.to_string(),
-                    bind_step(tree, &place, read_only, Attr::default(), propagation(outer, &o.propagation))?,
-                );
+                let propagation = propagation(outer, &o.propagation);
+                let step = bind_step(Tree::Opened(tree), &place, read_only, Attr::default(), propagation)?;
+                self.push(field.to_string(), Step::Bind(Box::new(step)));
             }
             for alias in aliases(h) {
                 let (to, at) = (c_string(h.name.as_str(), field)?, c_string(format!("{target}/{alias}"), field)?);
@@ -490,7 +519,10 @@ impl Plan {
             let path = absolute(path, &field)?;
             self.push(field, Step::Readonly(path));
         }
-        for (i, path) in linux.masked_paths().iter().flatten().enumerate() {
+        let masked: Vec<&String> = linux.masked_paths().iter().flatten().collect();
+        for (i, path) in
+            masked.iter().enumerate().filter(|(i, path)| !masked.iter().take(*i).any(|before| before == *path))
+        {
             let field = format!("linux.maskedPaths[{i}]");
             let path = absolute(path, &field)?;
             self.push(field, Step::Mask(path));
@@ -571,13 +603,13 @@ fn propagation(outer: u64, own: &[u64]) -> Vec<u64> {
     list
 }
 
-fn bind_step(tree: usize, target: &str, attr: Attr, recursive: Attr, propagation: Vec<u64>) -> Result<Step> {
+fn bind_step(tree: Tree, target: &str, attr: Attr, recursive: Attr, propagation: Vec<u64>) -> Result<BindStep> {
     let target = Target {
         path: c_string(target, "destination")?,
         no_symlinks: matches!(target, "/proc" | "/sys"),
         proc_allowed: proc_allowed(target),
     };
-    Ok(Step::Bind(Box::new(BindStep { tree, target, attr, recursive, propagation })))
+    Ok(BindStep { tree, whole: false, target, attr, recursive, propagation })
 }
 
 fn plain_mount(fs: &str, source: &str, target: &str, flags: u64, data: &str) -> Result<MountStep> {
@@ -677,16 +709,27 @@ mod tests {
     }
 
     #[test]
-    fn a_bind_changes_only_what_it_names() {
+    fn one_attribute_of_a_bind_makes_a_whole_set() {
         let o = sorted(&["rbind", "ro", "suid"]);
         assert_eq!(o.bind, Some(true));
-        assert_eq!(o.attr(), Attr { set: attr::RDONLY, clear: attr::NOSUID, ..Attr::default() });
-        assert_eq!(sorted(&["bind"]).attr(), Attr::default());
+        let clear = attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
+        assert_eq!(o.attr(false), Attr { set: attr::RDONLY, clear, ..Attr::default() });
+        let clear = attr::NOSUID | attr::NOSYMFOLLOW;
+        assert_eq!(o.attr(true), Attr { set: attr::RDONLY, clear, ..Attr::default() });
+        for none in [&["bind"][..], &["rbind", "rprivate"]] {
+            assert_eq!(sorted(none).attr(false), Attr::default());
+        }
     }
 
     #[test]
     fn access_times_are_one_value() {
-        assert_eq!(sorted(&["noatime"]).attr(), Attr { set: attr::NOATIME, clear: attr::ATIME, ..Attr::default() });
+        let clear = attr::ATIME | attr::NODIRATIME | attr::NOSYMFOLLOW;
+        assert_eq!(sorted(&["noatime"]).attr(true), Attr { set: attr::NOATIME, clear, ..Attr::default() });
+        let nodiratime =
+            Attr { set: attr::RELATIME | attr::NODIRATIME, clear: attr::ATIME | attr::NOSYMFOLLOW, ..Attr::default() };
+        assert_eq!(sorted(&["nodiratime"]).attr(true), nodiratime);
+        // Naming what is not wanted names nothing else.
+        assert_eq!(sorted(&["atime"]).attr(true), Attr { clear: attr::NOSYMFOLLOW, ..Attr::default() });
         let r = sorted(&["rnoatime", "rro"]).recursive;
         assert_eq!(r, Attr { set: attr::NOATIME | attr::RDONLY, clear: attr::ATIME, ..Attr::default() });
         let r = sorted(&["rnoatime", "rrelatime"]).recursive;
