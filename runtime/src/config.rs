@@ -57,6 +57,7 @@ pub fn parse<T: DeserializeOwned>(raw: &[u8], path: &Path) -> Result<T> {
     let mut tree: Value =
         serde_json::from_slice(raw).map_err(|e| invalid(path.display().to_string(), e.to_string()))?;
     drop_unknown_capabilities(&mut tree);
+    fill_process(&mut tree);
     serde_path_to_error::deserialize(tree).map_err(|e| {
         let at = e.path().to_string();
         let why = e.into_inner().to_string();
@@ -77,6 +78,25 @@ fn drop_unknown_capabilities(tree: &mut Value) {
             }
             known
         });
+    }
+}
+
+/// What runc's users rely on, above all in the file of `exec --process`: a process without `user` is root's, an I/O class without
+/// `priority` has 0. And the scheduler's flags by the specification's names, for which the types have others.
+fn fill_process(tree: &mut Value) {
+    const FLAGS: &[(&str, &str)] =
+        &[("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"), ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN")];
+    let process = if tree.get("process").is_some() { tree.get_mut("process") } else { Some(tree) };
+    let Some(Value::Object(process)) = process.filter(|p| p.get("cwd").is_some()) else { return };
+    process.entry("user").or_insert_with(|| serde_json::json!({ "uid": 0, "gid": 0 }));
+    if let Some(Value::Object(io)) = process.get_mut("ioPriority") {
+        io.entry("priority").or_insert_with(|| serde_json::json!(0));
+    }
+    let flags = process.get_mut("scheduler").and_then(|s| s.get_mut("flags")?.as_array_mut());
+    for flag in flags.into_iter().flatten() {
+        if let Some((_, known)) = FLAGS.iter().find(|(name, _)| flag == name) {
+            *flag = serde_json::json!(known);
+        }
     }
 }
 

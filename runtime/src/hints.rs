@@ -37,7 +37,12 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("raise ambient", Errno::EPERM, "ambient capabilities must be permitted and inheritable"),
     ("seccomp", Errno::EINVAL, "the kernel may not know one of the flags or actions"),
     ("seccomp", Errno::EBUSY, "another filter with a listener is in force"),
-    ("sched_setattr", Errno::EPERM, "this policy needs CAP_SYS_NICE, or a real-time budget of the cgroup"),
+    (
+        "sched_setattr",
+        Errno::EPERM,
+        "this policy needs CAP_SYS_NICE, or a real-time budget of the cgroup; of SCHED_DEADLINE: process scheduler can't be used together \
+         with AllowedCPUs (linux.resources.cpu.cpus)",
+    ),
     ("sched_setattr", Errno::EBUSY, "the deadline asks for more time than the CPUs have"),
     ("setgroups", Errno::EPERM, "setgroups(2) is denied in this user namespace"),
     ("set user", Errno::EINVAL, "the id is not mapped in the user namespace"),

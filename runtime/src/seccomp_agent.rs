@@ -30,7 +30,9 @@ pub fn send(spec: &Spec, id: &str, bundle: &Path, pid: i32, listener: OwnedFd) -
         },
     });
     let short = ShortPath::of(path)?;
-    let stream = UnixStream::connect(&short.path).on("connect to", path.display()).map_err(|e| e.at(field))?;
+    let stream = UnixStream::connect(&short.path)
+        .on("failed to connect with seccomp agent", path.display())
+        .map_err(|e| e.at(field))?;
     fdpass::send(stream.as_fd(), message.to_string().as_bytes(), listener.as_fd())
         .on("sendmsg to", path.display())
         .map_err(|e| e.at(field))
