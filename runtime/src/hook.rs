@@ -2,7 +2,7 @@
 
 use crate::plan::HookStep;
 use orlop_sys::process::{self, Exit};
-use orlop_sys::{Errno, file};
+use orlop_sys::{Errno, bpf, file};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -73,7 +73,11 @@ fn child_main(hook: &HookStep, stdin: BorrowedFd, output: Option<BorrowedFd>, cw
         }
         // A bundle that has gone in the meantime is no reason to leave a poststop hook out.
         let _ = process::chdir(cwd);
-        file::cloexec_from(3)
+        file::cloexec_from(3)?;
+        match &hook.filter {
+            Some((filter, flags)) => bpf::seccomp_set_filter(filter, *flags).map(drop),
+            None => Ok(()),
+        }
     })();
     if let Err(errno) = prepared {
         return errno;

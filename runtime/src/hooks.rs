@@ -12,6 +12,9 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// The signal of a seccomp filter's KILL actions (signal(7); the same number on x86 and arm).
+const SIGSYS: i32 = 31;
+
 /// The arguments of a hook; without any, its path stands for the zeroth.
 pub(crate) fn arguments(hook: &Hook, field: &str) -> Result<Strings> {
     let given = hook.args().iter().flatten();
@@ -107,10 +110,12 @@ pub fn list<'a>(spec: &'a Spec, name: &str) -> &'a [Hook] {
 fn run_one(spec: &Spec, h: &Hook, field: &str, id: &str, bundle: &Path, status: &str, pid: i32) -> Result<()> {
     let step = HookStep {
         path: plan::c_string(h.path().as_os_str().as_bytes(), format!("{field}.path"))?,
+        in_rootfs: false,
         args: arguments(h, field)?,
         env: environment(h, field)?,
         timeout_ms: timeout_ms(h),
         state: state_around_pid(spec, id, bundle, status, Some(pid)),
+        filter: None,
     };
     let output = orlop_sys::file::memfd(c"hook").ok();
     let cwd = plan::c_string(bundle.as_os_str().as_bytes(), "bundle")?;
@@ -123,6 +128,9 @@ pub(crate) fn failed(step: &HookStep, failure: hook::Failure, output: &str, fiel
     let how = match failure {
         hook::Failure::Call(errno) => format!("cannot be run: {}", errno.desc()),
         hook::Failure::Status(status) => format!("exit status {status}"),
+        hook::Failure::Signal(SIGSYS) => {
+            "killed by signal 31: bad system call, by the container's seccomp profile".to_string()
+        }
         hook::Failure::Signal(signal) => format!("killed by signal {signal}"),
         hook::Failure::Timeout => format!("killed after its timeout of {} ms", step.timeout_ms),
     };

@@ -4,14 +4,14 @@
 //! the plan holds. A failure is a step's index, a part and an errno; the parent makes the sentence of it.
 
 use crate::hook::{self, Failure};
-use crate::plan::{Plan, Step};
+use crate::plan::{HookStep, Plan, Step};
 use crate::rootfs::Rootfs;
 use crate::sync::{self, Frame, Part, Tag};
 use orlop_sys::process as sys;
 use orlop_sys::{Errno, file, terminal};
-use orlop_sys::{bpf, network};
+use orlop_sys::{bpf, network, signal};
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Where the init waits after it is ready.
 #[derive(Clone, Copy)]
@@ -38,10 +38,8 @@ pub struct Init<'a> {
     pub socket: BorrowedFd<'a>,
     /// Where to wait.
     pub gate: Gate<'a>,
-    /// Where failures behind the gate are told when the parent has gone.
-    pub failure: Option<BorrowedFd<'a>>,
     /// Takes what hooks print.
-    pub hook_output: Option<BorrowedFd<'a>>,
+    pub hook_output: BorrowedFd<'a>,
 }
 
 /// A failed part of a step, and its errno.
@@ -72,9 +70,16 @@ struct Walk<'a> {
     rootfs: Rootfs<'a>,
     label: Option<OwnedFd>,
     in_cwd: bool,
+    /// What is not needed from [`Step::CloseFrom`] on is closed, whatever the fields here say.
+    closed: bool,
+    /// What the last hook behind the gate of `start` has said.
+    late_output: Option<OwnedFd>,
     program: usize,
     home: [u8; HOME_MAX],
 }
+
+/// How much of what a hook said goes into the fifo: less than it holds, because nobody reads until the init has ended.
+pub const SAID_MOST: usize = 1 << 15;
 
 /// `HOME=` and the longest path.
 const HOME_MAX: usize = file::PATH_MAX + 6;
@@ -87,13 +92,16 @@ impl Init<'_> {
             rootfs: Rootfs::new(self.opens),
             label: None,
             in_cwd: false,
+            closed: false,
+            late_output: None,
             program: 0,
             home: [0; HOME_MAX],
         };
         let mut ready = false;
         for (i, planned) in self.plan.steps.iter().enumerate() {
             if let Err(Fault(part, number)) = walk.step(&planned.step) {
-                self.fail(&Frame { tag: Tag::Failed, part, step: i as u16, number }, ready);
+                let frame = Frame { tag: Tag::Failed, part, step: i as u16, number };
+                self.fail(&frame, ready, walk.late_output.as_ref().map(AsFd::as_fd));
                 break;
             }
             ready |= matches!(planned.step, Step::Ready);
@@ -107,17 +115,17 @@ impl Init<'_> {
     }
 
     /// `ready`: a `create` that has heard so listens no more, though it may not have gone yet.
-    fn fail(&self, frame: &Frame, ready: bool) {
+    fn fail(&self, frame: &Frame, ready: bool, output: Option<BorrowedFd>) {
         let heard = !(ready && matches!(self.gate, Gate::Fifo(_))) && sync::send(self.socket, frame, None).is_ok();
-        if !heard && let Some(file) = self.failure {
+        if !heard && let Gate::Fifo(fifo) = self.gate {
             // Counted from the end: `start` makes anew only what is behind the gate. Nobody is left to be told of a failure here.
             let step = self.plan.steps.len() as u16 - 1 - frame.step;
-            let _ = file::write(file, &Frame { step, ..*frame }.bytes());
+            let _ = file::write(fifo, &Frame { step, ..*frame }.bytes());
             // What the hook said follows.
-            if let Some(output) = self.hook_output
+            if let Some(output) = output
                 && file::seek(output, 0).is_ok()
             {
-                let _ = file::sendfile(file, output, 1 << 16);
+                let _ = file::sendfile(fifo, output, SAID_MOST);
             }
         }
     }
@@ -161,10 +169,16 @@ impl Walk<'_> {
             Step::AskMaps => init.ask(Tag::Maps, None)?,
             Step::BecomeRoot(groups) => become_root(*groups)?,
             Step::Unshare(kind) => sys::unshare(*kind)?,
+            Step::TimeOffsets(text) => {
+                sys::unshare(sys::CLONE_NEWTIME)?;
+                file::write(self.proc_self(c"timens_offsets")?.as_fd(), text)?;
+                let made = file::openat(init.proc, c"self/ns/time_for_children", file::O_RDONLY, 0)?;
+                sys::setns(made.as_fd(), sys::CLONE_NEWTIME)?;
+            }
             Step::NewSession => sys::setsid()?,
             Step::Keyring(name) => keyring(name)?,
             Step::AskHooks => init.ask(Tag::Hooks, None)?,
-            Step::Hook(h) => run_hook(h, init.hook_output)?,
+            Step::Hook(h) => self.hook(h)?,
             Step::Sysctl(path, value) => {
                 let sys = file::openat2(init.proc, c"sys", file::O_PATH | file::O_DIRECTORY, 0, file::STRICT)?;
                 let fd = file::openat2(sys.as_fd(), path, file::O_WRONLY, 0, file::STRICT)?;
@@ -194,7 +208,7 @@ impl Walk<'_> {
             Step::Home(uid) => home_of(*uid, &mut self.home)?,
             Step::FindProgram => self.program = find_program(init.plan)?,
             Step::NoNewPrivs => sys::set_no_new_privs()?,
-            Step::CloseFrom(first) => file::cloexec_from(*first)?,
+            Step::CloseFrom(first) => self.close_from(*first)?,
             Step::Ready => sync::send(init.socket, &Frame::of(Tag::Ready), None).part(Part::Protocol)?,
             Step::Gate => self.gate()?,
             Step::Seccomp(filter, flags, notify) => {
@@ -219,10 +233,11 @@ impl Walk<'_> {
 
     fn console(&mut self, size: Option<(u16, u16)>, bind: bool) -> Result<(), Fault> {
         let directory = file::O_PATH | file::O_DIRECTORY;
-        let devpts = match self.rootfs.fd() {
-            Ok(root) => file::openat2(root, c"dev/pts", directory, 0, file::IN_ROOT),
-            // exec has joined the container's mount namespace: its root is the container's.
-            Err(_) => file::open(c"/dev/pts", directory, 0),
+        let devpts = if bind {
+            file::openat2(self.rootfs.fd()?, c"dev/pts", directory, 0, file::IN_ROOT)
+        } else {
+            // exec has joined the container's mount namespace; a container without one has the host's terminals.
+            file::open(c"/dev/pts", directory, 0)
         };
         let devpts = devpts.part(Part::Place)?;
         if file::fs_type(devpts.as_fd())? != file::DEVPTS_SUPER_MAGIC {
@@ -259,10 +274,54 @@ impl Walk<'_> {
         Ok(())
     }
 
+    fn hook(&mut self, h: &HookStep) -> Result<(), Fault> {
+        if h.in_rootfs {
+            sys::fchdir(self.rootfs.fd()?)?;
+        }
+        let cwd = if h.in_rootfs { c"." } else { c"/" };
+        if self.closed && matches!(self.init.gate, Gate::Fifo(_)) {
+            self.late_output = Some(file::memfd(c"hooks")?);
+        }
+        let output = self.late_output.as_ref().map_or(self.init.hook_output, AsFd::as_fd);
+        hook::run(h, sys::pid(), Some(output), cwd).map_err(|failure| match failure {
+            Failure::Call(errno) => errno.into(),
+            Failure::Status(status) => Fault(Part::HookStatus, i32::from(status)),
+            Failure::Signal(signal) => Fault(Part::HookSignal, signal),
+            Failure::Timeout => Fault(Part::HookTimeout, 0),
+        })
+    }
+
+    /// A process that waits for `start` for days must hold nothing of the host (CVE-2024-21626): only what is used from here on stays
+    /// open, until execve.
+    fn close_from(&mut self, first: u32) -> Result<(), Errno> {
+        let socket = self.init.socket.as_raw_fd();
+        let other = match self.init.gate {
+            Gate::Parent => self.init.hook_output.as_raw_fd(),
+            Gate::Fifo(fifo) => fifo.as_raw_fd(),
+        };
+        self.closed = true;
+        self.rootfs.close();
+        self.label = None;
+        file::close_others(first, [socket, other])
+    }
+
     fn gate(&self) -> Result<(), Fault> {
         match self.init.gate {
             Gate::Parent => self.init.answer(),
-            Gate::Fifo(fifo) => file::read(fifo, &mut [0; 1]).part(Part::Protocol).map(drop),
+            Gate::Fifo(fifo) => {
+                // All signals are blocked here, and those without a handler do not reach the first process of a pid namespace.
+                // `kill` before `start` must end the container nevertheless.
+                let ending = signal::waiting([signal::SIGHUP, signal::SIGINT, signal::SIGQUIT, signal::SIGTERM])?;
+                loop {
+                    match sys::poll([(fifo, sys::POLLIN), (ending.as_fd(), sys::POLLIN)], -1) {
+                        Err(Errno::EINTR) => {}
+                        Ok([_, 0]) => break file::read(fifo, &mut [0; 1]).part(Part::Protocol).map(drop),
+                        other => {
+                            break other.part(Part::Protocol).and(Err(Fault(Part::Protocol, Errno::ECANCELED as i32)));
+                        }
+                    }
+                }
+            }
         }
     }
 
@@ -300,15 +359,6 @@ fn keyring(name: &CStr) -> Result<(), Errno> {
         Err(Errno::ENOSYS | Errno::EPERM | Errno::EDQUOT) => Ok(()),
         Err(e) => Err(e),
     }
-}
-
-fn run_hook(h: &crate::plan::HookStep, output: Option<BorrowedFd>) -> Result<(), Fault> {
-    hook::run(h, sys::pid(), output, c"/").map_err(|failure| match failure {
-        Failure::Call(errno) => errno.into(),
-        Failure::Status(status) => Fault(Part::HookStatus, i32::from(status)),
-        Failure::Signal(signal) => Fault(Part::HookSignal, signal),
-        Failure::Timeout => Fault(Part::HookTimeout, 0),
-    })
 }
 
 fn bits(mask: u64) -> impl Iterator<Item = u8> {

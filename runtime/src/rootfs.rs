@@ -38,6 +38,11 @@ impl<'a> Rootfs<'a> {
         self.root.as_ref().map(AsFd::as_fd).ok_or(Errno::EBADF)
     }
 
+    /// Closes what it holds.
+    pub fn close(&mut self) {
+        (self.root, self.dev, self.null, self.cover) = (None, None, None, None);
+    }
+
     /// One of the steps that are about files.
     pub fn step(&mut self, step: &Step) -> Result<(), Fault> {
         match step {

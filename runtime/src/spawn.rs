@@ -3,7 +3,7 @@
 use crate::cgroup::Entry;
 use crate::error::{Error, Kind, On, Result};
 use crate::init::{Gate, Init as Child};
-use crate::plan::{Open, Plan};
+use crate::plan::{Open, Plan, Step};
 use crate::sync::{self, Frame, Tag};
 use log::debug;
 use orlop_sys::process::{self as sys, Exit};
@@ -29,8 +29,8 @@ pub struct Request<'a> {
     pub entry: Entry,
     /// The pidfd of the container's init, for exec.
     pub target: Option<BorrowedFd<'a>>,
-    /// The fifo of `start` and the file for failures behind it; without them the gate is ours: [`Init::release`].
-    pub gate: Option<(&'a OwnedFd, &'a OwnedFd)>,
+    /// The fifo of `start`; without it the gate is ours: [`Init::release`].
+    pub gate: Option<&'a OwnedFd>,
     /// The host's /proc, see [`open_proc`].
     pub proc: BorrowedFd<'a>,
     /// A lock that the parent holds. The child gives up its copy: a killed parent must not leave it held by the init.
@@ -45,6 +45,7 @@ pub struct Init {
     /// Refers to it.
     pub pidfd: OwnedFd,
     socket: OwnedFd,
+    hook_output: OwnedFd,
     armed: bool,
 }
 
@@ -60,6 +61,13 @@ pub fn open_proc() -> Result<OwnedFd> {
 /// Makes the process and answers it until it stands at its gate.
 pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
     let plan = request.plan;
+    // The first words of this line and of the next two are those of runc's messages, which its users look for.
+    debug!("nsexec container setup: {} steps, clone flags {:#x}", plan.steps.len(), plan.clone_flags);
+    for planned in &plan.steps {
+        if let Step::Seccomp(_, flags, _) = &planned.step {
+            debug!("seccomp filter flags: {flags}");
+        }
+    }
     let opens = open_all(plan)?;
     let output = file::memfd(c"hooks").on("memfd_create", "")?;
     let (ours, theirs) = socket::pair().on("socketpair", "")?;
@@ -74,9 +82,8 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
             proc: request.proc,
             target: request.target,
             socket: theirs.as_fd(),
-            gate: request.gate.map_or(Gate::Parent, |(fifo, _)| Gate::Fifo(fifo.as_fd())),
-            failure: request.gate.map(|(_, failure)| failure.as_fd()),
-            hook_output: Some(output.as_fd()),
+            gate: request.gate.map_or(Gate::Parent, |fifo| Gate::Fifo(fifo.as_fd())),
+            hook_output: output.as_fd(),
         };
         let dir = request.entry.dir.as_ref().map(AsFd::as_fd);
         clone_child(plan, &child, dir, || {
@@ -90,10 +97,9 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
     at_birth.back()?;
     drop(theirs);
     let child = made.map_err(|e| clone_error(plan, e))?;
-    debug!("the container's init is {}", child.pid);
-    let mut init = Init { pid: child.pid, pidfd: child.pidfd, socket: ours, armed: true };
-    let hooks_said = || crate::hooks::said(Some(&output));
-    serve(&mut init, plan, request.proc, answers, &hooks_said)?;
+    let mut init = Init { pid: child.pid, pidfd: child.pidfd, socket: ours, hook_output: output, armed: true };
+    serve(&mut init, plan, request.proc, answers)?;
+    debug!("child process in init(): pid {} is ready to execute", init.pid);
     Ok(init)
 }
 
@@ -115,14 +121,13 @@ fn clone_child(
     })
 }
 
-/// The one extra process of a joined user namespace: the rights over the other namespaces come from being inside it, and
-/// a pid namespace is for children. The container's process is its sibling, a child of the same parent.
+/// The one extra process where namespaces are joined and there is a user namespace: it joins them, in an order in which each is
+/// allowed to it, and can then not come back. The container's process is its sibling, a child of the same parent.
 fn hop(plan: &Plan, child: &Child, dir: Option<BorrowedFd>) -> u8 {
     let made = (|| {
         for (open, kind) in &plan.before_clone {
             sys::setns(child.opens.get(*open).ok_or(Errno::EBADF)?.as_fd(), *kind)?;
         }
-        time_offsets(plan, child.proc)?;
         sys::clone3(plan.clone_flags | sys::CLONE_PARENT as u64, dir, || child.run_after_go())
     })();
     let (frame, fd) = match &made {
@@ -154,12 +159,6 @@ impl Joined {
             joined.back.push((own(c"self/ns/pid")?, *kind));
             sys::setns(fd, *kind).on("setns to", "the pid namespace").map_err(|e| e.at(field))?;
         }
-        if plan.time_offsets.is_some() {
-            joined.back.push((own(c"self/ns/time")?, sys::CLONE_NEWTIME));
-            time_offsets(plan, request.proc)
-                .on("set", "the offsets of the time namespace")
-                .map_err(|e| e.at("linux.timeOffsets"))?;
-        }
         Ok(joined)
     }
 
@@ -170,13 +169,6 @@ impl Joined {
         }
         Ok(())
     }
-}
-
-fn time_offsets(plan: &Plan, proc: BorrowedFd) -> std::result::Result<(), Errno> {
-    let Some(text) = &plan.time_offsets else { return Ok(()) };
-    sys::unshare(sys::CLONE_NEWTIME)?;
-    let file = file::openat2(proc, c"self/timens_offsets", file::O_WRONLY, 0, file::BENEATH)?;
-    file::write(file.as_fd(), text).map(drop)
 }
 
 fn field_of(plan: &Plan, open: usize) -> &str {
@@ -235,13 +227,7 @@ fn clone_error(plan: &Plan, errno: Errno) -> Error {
 }
 
 /// Answers until the child is ready.
-fn serve(
-    init: &mut Init,
-    plan: &Plan,
-    proc: BorrowedFd,
-    answers: &mut dyn Answers,
-    said: &dyn Fn() -> String,
-) -> Result<()> {
+fn serve(init: &mut Init, plan: &Plan, proc: BorrowedFd, answers: &mut dyn Answers) -> Result<()> {
     loop {
         let Some((frame, fd)) = init.next()? else { return Err(init.died()) };
         match (frame.tag, fd) {
@@ -252,7 +238,7 @@ fn serve(
             }
             (Tag::Child, None) => {
                 let e = Errno::from_raw(frame.number)
-                    .on("join the user namespace and clone3 with", "the namespaces of the container");
+                    .on("join namespaces and clone3 with", "the namespaces of the container");
                 return Err(e.at("linux.namespaces"));
             }
             (Tag::Maps, None) => maps(init, plan, proc)?,
@@ -260,7 +246,7 @@ fn serve(
             (Tag::Console, Some(master)) => answers.console(master)?,
             (Tag::Notify, Some(listener)) => answers.notify(init.pid, listener)?,
             (Tag::Ready, None) => return Ok(()),
-            (Tag::Failed, None) => return Err(plan.failure(&frame, &said())),
+            (Tag::Failed, None) => return Err(init.failure(plan, &frame)),
             _ => return Err(Error::new(Kind::Init, "the container's init sent a message out of order")),
         }
         init.go()?;
@@ -325,13 +311,17 @@ impl Init {
     }
 
     /// Opens the gate of [`Gate::Parent`] and waits until the program is executed.
-    pub fn release(&self, plan: &Plan, said: &dyn Fn() -> String) -> Result<()> {
+    pub fn release(&self, plan: &Plan) -> Result<()> {
         self.go()?;
         match self.next()? {
             None => Ok(()),
-            Some((frame, _)) if frame.tag == Tag::Failed => Err(plan.failure(&frame, &said())),
+            Some((frame, _)) if frame.tag == Tag::Failed => Err(self.failure(plan, &frame)),
             Some(_) => Err(Error::new(Kind::Init, "the container's init sent a message out of order")),
         }
+    }
+
+    fn failure(&self, plan: &Plan, frame: &Frame) -> Error {
+        plan.failure(frame, &crate::hooks::said(Some(&self.hook_output)))
     }
 
     /// From here on the process lives on without us.

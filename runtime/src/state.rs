@@ -6,8 +6,7 @@
 //! | `config.json` | always | the bytes that the container was made from |
 //! | `state.json` | from the hooks of create on | [`Saved`], written to a temporary file and renamed |
 //! | `resources.json` | from the first update on | the limits in force: those of config.json and of every update |
-//! | `exec.fifo` | until start | the gate of the init |
-//! | `init.failure` | with create | what failed behind the gate |
+//! | `exec.fifo` | until start | the gate of the init, and the way of a failure behind it |
 
 use crate::cgroup::{self, Cgroup, Paths};
 use crate::config::{self, Config};
@@ -27,8 +26,6 @@ use std::path::{Path, PathBuf};
 
 /// The name of the gate.
 pub const FIFO: &str = "exec.fifo";
-/// The name of the record of a failure behind the gate.
-pub const FAILURE: &str = "init.failure";
 const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
 const RESOURCES: &str = "resources.json";
@@ -306,18 +303,13 @@ impl Reserved {
         file.and_then(|mut f| f.write_all(data)).on("write", path.display())
     }
 
-    /// The gate and the record of failures behind it. The fifo is opened for both directions: the init then waits for a byte
+    /// The gate. The fifo is opened for both directions: the init then waits for a byte
     /// instead of seeing the end of a fifo without writers.
-    pub fn gate(&self) -> Result<(OwnedFd, OwnedFd)> {
+    pub fn gate(&self) -> Result<OwnedFd> {
         let fifo = c_string(FIFO, "")?;
-        let failure = c_string(FAILURE, "")?;
-        let object = |name: &str| self.dir.join(name).display().to_string();
-        file::mknodat(self.lock.0.as_fd(), &fifo, file::S_IFIFO | 0o600, 0).on("mkfifo", object(FIFO))?;
-        let gate =
-            file::openat(self.lock.0.as_fd(), &fifo, file::O_RDWR | file::O_NOFOLLOW, 0).on("open", object(FIFO))?;
-        let flags = file::O_WRONLY | file::O_CREAT | file::O_EXCL;
-        let record = file::openat(self.lock.0.as_fd(), &failure, flags, 0o600).on("open", object(FAILURE))?;
-        Ok((gate, record))
+        let path = self.dir.join(FIFO);
+        file::mknodat(self.lock.0.as_fd(), &fifo, file::S_IFIFO | 0o600, 0).on("mkfifo", path.display())?;
+        file::openat(self.lock.0.as_fd(), &fifo, file::O_RDWR | file::O_NOFOLLOW, 0).on("open", path.display())
     }
 
     /// The container is there to stay.
@@ -355,7 +347,7 @@ fn replace(dir: &Path, name: &str, value: &impl Serialize) -> Result<()> {
 
 /// Removes a container's directory: what is known to be in it first, anything else only if that was not all.
 pub fn remove_dir(dir: &Path) -> Result<()> {
-    for name in [STATE, CONFIG, FAILURE, FIFO, RESOURCES] {
+    for name in [STATE, CONFIG, FIFO, RESOURCES] {
         let _ = std::fs::remove_file(dir.join(name));
     }
     match std::fs::remove_dir(dir) {

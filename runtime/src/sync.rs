@@ -11,8 +11,8 @@
 //! | `Failed` | prints field, call, object, errno and hint of the step | |
 //! | end of file | after `Ready`: the program was executed. Before it: set-up was killed | |
 //!
-//! After `create` has gone nobody listens: a failure behind the gate is written to the file `init.failure` of the state directory
-//! in the same frame, where `start` finds it.
+//! After `create` has gone nobody listens: a failure behind the gate is written in the same frame to the fifo that is the gate, where
+//! `start` finds it.
 
 use orlop_sys::{Errno, Result, socket};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -108,7 +108,7 @@ pub struct Frame {
     pub number: i32,
 }
 
-/// The bytes of a frame.
+/// The length of a frame: bytes.
 pub const SIZE: usize = 8;
 
 impl Frame {

@@ -121,9 +121,9 @@ fn rich() -> Value {
             "cgroupsPath": "/x", "rootfsPropagation": "shared",
             "namespaces": [
                 {"type": "mount"}, {"type": "uts"}, {"type": "user"}, {"type": "cgroup"},
-                {"type": "ipc", "path": "/proc/1/ns/ipc"}, {"type": "network"}, {"type": "pid"}
+                {"type": "ipc", "path": "/proc/1/ns/ipc"}, {"type": "network"}, {"type": "pid"}, {"type": "time"}
             ],
-            "uidMappings": map, "gidMappings": map,
+            "uidMappings": map, "gidMappings": map, "timeOffsets": {"boottime": {"secs": 1}},
             "sysctl": {"net.a": "1"}, "personality": {"domain": "LINUX"},
             "devices": [{"path": "/dev/x", "type": "c", "major": 1, "minor": 3}],
             "maskedPaths": ["/m"], "readonlyPaths": ["/o"],
@@ -180,12 +180,23 @@ fn plans() -> Vec<Plan> {
 }
 
 /// Steps of the runtime's own making: no field of config.json asks for them.
-const OWN: &[&str] =
-    &["JoinInit", "NewSession", "Keyring", "ReopenNull", "StdioOwner", "Home", "CloseFrom", "Ready", "Gate"];
+const OWN: &[&str] = &[
+    "JoinInit",
+    "NewSession",
+    "Keyring",
+    "Affinity",
+    "ReopenNull",
+    "StdioOwner",
+    "Home",
+    "CloseFrom",
+    "Ready",
+    "Gate",
+];
 
-const PARTS: [Part; 14] = [
+const PARTS: [Part; 15] = [
     Part::Step,
     Part::Place,
+    Part::Source,
     Part::Attributes,
     Part::Propagation,
     Part::Attach,

@@ -217,9 +217,6 @@ const CASES: &[Case] = &[
     case("SELinux label without SELinux", "process.selinuxLabel", &["selinux"], |c, _| {
         set(c, "/process/selinuxLabel", json!("system_u:system_r:container_t:s0"));
     }),
-    case("ambient without inheritable", "process.capabilities.ambient", &["EPERM"], |c, _| {
-        set(c, "/process/capabilities/ambient", json!(["CAP_CHOWN"]));
-    }),
     case("effective without permitted", "process.capabilities", &["EPERM"], |c, _| {
         set(c, "/process/capabilities/permitted", json!([]));
     }),

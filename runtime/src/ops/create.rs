@@ -9,7 +9,7 @@ use crate::plan::{self, Input, Plan};
 use crate::spawn::{self, Answers, Init, Request};
 use crate::state::{self, Container, Reserved, Saved};
 use crate::{hooks, log, notify, seccomp_agent};
-use ::log::{debug, warn};
+use ::log::warn;
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Spec};
 use orlop_sys::{file, process};
 use std::fs::OpenOptions;
@@ -43,7 +43,11 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
     super::refuse_systemd(global)?;
     let config = Config::load(&options.bundle.join("config.json"))?;
     config.check()?;
-    super::check_terminal(config.process()?.terminal().unwrap_or(false), options.console_socket.is_some(), detached)?;
+    if !fifo {
+        config.process()?;
+    }
+    let terminal = config.spec.process().as_ref().and_then(|p| p.terminal());
+    super::check_terminal(terminal.unwrap_or(false), options.console_socket.is_some(), detached)?;
     let listen_fds = super::listen_fds();
     super::check_preserved(options.preserve_fds + listen_fds)?;
 
@@ -75,13 +79,14 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
         },
     )?;
     plan.warnings.iter().for_each(|w| warn!("{w}"));
-    debug!("the plan has {} steps, clone flags {:#x}", plan.steps.len(), plan.clone_flags);
     reserved.keep_config(&config)?;
     let gate = if fifo { Some(reserved.gate()?) } else { None };
 
     // Limits stand before the first process is inside.
-    let mut cgroup = CgroupGuard { cgroup, armed: true };
+    let mut cgroup = CgroupGuard { cgroup, armed: false };
     let entry = cgroup.cgroup.create(linux.and_then(|l| l.resources().as_ref()))?;
+    // A failed create has taken back what it made, and left alone what was there before.
+    cgroup.armed = true;
     let proc = spawn::open_proc()?;
     let mut answers = Creating {
         config: &config,
@@ -96,7 +101,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
         plan: &plan,
         entry,
         target: None,
-        gate: gate.as_ref().map(|(fifo, failure)| (fifo, failure)),
+        gate: gate.as_ref(),
         proc: proc.as_fd(),
         lock: Some(reserved.lock()),
     };
@@ -141,8 +146,9 @@ impl Answers for Creating<'_> {
     fn hooks(&mut self, pid: i32) -> Result<()> {
         // Before the hooks, so that a half-made container can be killed by its id.
         let saved = self.save(pid)?;
-        for name in ["prestart", "createRuntime"] {
-            hooks::run(&self.config.spec, name, &saved.id, &saved.bundle, "creating", pid)?;
+        // prestart is deprecated: its hooks were written when they ran at start, in a container that was created.
+        for (name, status) in [("prestart", "created"), ("createRuntime", "creating")] {
+            hooks::run(&self.config.spec, name, &saved.id, &saved.bundle, status, pid)?;
         }
         self.saved = Some(saved);
         Ok(())

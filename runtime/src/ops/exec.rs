@@ -4,11 +4,11 @@ use super::{ExecOptions, Global};
 use crate::config::{self, Config};
 use crate::console::{self, Process as Foreground};
 use crate::error::{Error, Kind, On, Result, invalid};
-use crate::plan::{self, Input};
+use crate::plan::{self, Input, Step};
 use crate::seccomp_agent;
 use crate::spawn::{self, Answers, Request};
 use crate::state::{Container, Status};
-use log::warn;
+use log::{debug, warn};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxNamespaceType as Ns, Process, Spec, User};
 use orlop_sys::process as sys;
 use orlop_sys::signal::Signals;
@@ -59,6 +59,12 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<u8> {
         plan.before_clone.push((0, sys::CLONE_NEWPID));
     }
     plan.warnings.iter().for_each(|w| warn!("{w}"));
+    if let Some(mask) =
+        plan.steps.iter().find_map(|p| if let Step::Affinity(mask) = &p.step { Some(mask) } else { None })
+    {
+        let digits: String = mask.iter().rev().map(|word| format!("{word:016x}")).collect();
+        debug!("nsexec container setup: affinity: 0x{}", digits.trim_start_matches('0'));
+    }
     let proc = spawn::open_proc()?;
     let mut answers = Executing { options, spec: &config.spec, bundle: &container.saved.bundle, master: None };
     let request =
@@ -66,7 +72,8 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<u8> {
     let hinted = |e| super::explain_exec(e, &plan, &container.saved.rootfs);
     let mut init = spawn::spawn(request, &mut answers).map_err(hinted)?;
     super::tell(init.pid, init.pidfd.as_fd(), options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
-    init.release(&plan, &String::new).map_err(hinted)?;
+    debug!("setns_init: about to exec {:?}", process.args().as_deref().unwrap_or_default());
+    init.release(&plan).map_err(hinted)?;
     init.disarm();
     let Some(signals) = signals else { return Ok(0) };
     let foreground = Foreground { pid: init.pid, pidfd: init.pidfd.as_fd() };
@@ -184,7 +191,7 @@ fn user_of(text: &str, old: &User) -> Result<User> {
 }
 
 /// The named ones are added to the sets that make them usable, never to the inheritable one, which would give them to programs with file
-/// capabilities later (CVE-2022-29162); to the ambient one only where the container already has inheritable ones.
+/// capabilities later (CVE-2022-29162); to the ambient one only where the container has them inheritable already.
 fn capabilities(names: &[String], old: Option<&LinuxCapabilities>) -> Result<LinuxCapabilities> {
     let mut added = Capabilities::new();
     for name in names {
@@ -196,7 +203,9 @@ fn capabilities(names: &[String], old: Option<&LinuxCapabilities>) -> Result<Lin
     let mut caps = old.cloned().unwrap_or_else(none);
     let with = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(&added).copied().collect::<HashSet<_>>());
     let (bounding, effective, permitted) = (with(caps.bounding()), with(caps.effective()), with(caps.permitted()));
-    caps.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    let inheritable = caps.inheritable().iter().flatten().filter(|c| added.contains(c));
+    let ambient: HashSet<_> = caps.ambient().iter().flatten().chain(inheritable).copied().collect();
+    caps.set_bounding(bounding).set_effective(effective).set_permitted(permitted).set_ambient(Some(ambient));
     Ok(caps)
 }
 
@@ -283,8 +292,13 @@ mod tests {
     #[test]
     fn added_capabilities_are_never_inheritable() {
         let caps = capabilities(&["CAP_NET_RAW".into()], None).unwrap();
-        assert!(caps.inheritable().is_none() && caps.ambient().is_none());
+        assert!(caps.inheritable().is_none() && caps.ambient().iter().flatten().next().is_none());
         assert_eq!(caps.effective().as_ref().unwrap().len(), 1);
+        // Where the container has it inheritable it becomes ambient too, as with runc.
+        let mut old = none();
+        old.set_inheritable(caps.effective().clone());
+        let caps = capabilities(&["CAP_NET_RAW".into(), "CAP_KILL".into()], Some(&old)).unwrap();
+        assert_eq!((caps.ambient(), caps.inheritable()), (old.inheritable(), old.inheritable()));
         assert!(capabilities(&["NET_RAWW".into()], None).is_err());
     }
 }

@@ -6,6 +6,7 @@ use crate::console::{self, Process};
 use crate::error::{On, Result};
 use crate::notify;
 use crate::state::Container;
+use log::debug;
 use orlop_sys::process;
 use orlop_sys::signal::Signals;
 use std::os::fd::AsFd;
@@ -27,7 +28,8 @@ pub fn run(global: &Global, options: &RunOptions) -> Result<u8> {
         }
         None => None,
     };
-    made.init.release(&made.plan, &String::new).map_err(|e| super::explain_exec(e, &made.plan, &made.saved.rootfs))?;
+    debug!("init: closing the pipe to signal completion");
+    made.init.release(&made.plan).map_err(|e| super::explain_exec(e, &made.plan, &made.saved.rootfs))?;
     let (container, init, master) = made.finish(&options.create)?;
     if let Err(e) = start::poststart(&container) {
         return Err(delete::destroy(&container).err().into_iter().fold(e, |e, other| e.also(other)));

@@ -2,13 +2,16 @@
 
 use super::Global;
 use crate::error::{Error, Kind, On, Result};
-use crate::state::{Container, FAILURE, FIFO, Status};
+use crate::state::{Container, FIFO, Status};
 use crate::sync::{self, Frame};
-use crate::{hooks, notify};
+use crate::{hooks, init, notify};
 use orlop_sys::process::{POLLERR, POLLIN};
 use orlop_sys::{Errno, file, process};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+
+/// What opens the gate; no frame begins with it.
+const OPEN: u8 = b'0';
 
 /// Starts the created container.
 pub fn start(global: &Global, id: &str) -> Result<()> {
@@ -16,11 +19,7 @@ pub fn start(global: &Global, id: &str) -> Result<()> {
     let _lock = container.lock()?;
     match container.status()? {
         Status::Created => {}
-        Status::Stopped => {
-            // It may have failed while it waited.
-            failure(&container)?;
-            return Err(refused("cannot start a container that has stopped"));
-        }
+        Status::Stopped => return Err(refused("cannot start a container that has stopped")),
         Status::Running => return Err(refused("cannot start an already running container")),
         Status::Paused => return Err(refused("cannot start a container in the paused state")),
     }
@@ -49,7 +48,7 @@ fn open_gate(container: &Container, pidfd: &OwnedFd) -> Result<()> {
         Err(Errno::ENXIO) => return Err(refused("cannot start a container that has stopped")),
         other => other.on("open", path.display())?,
     };
-    file::write(gate.as_fd(), b"0").on("write to", path.display())?;
+    file::write(gate.as_fd(), &[OPEN]).on("write to", path.display())?;
     loop {
         match process::poll([(gate.as_fd(), POLLERR), (pidfd.as_fd(), POLLIN)], -1) {
             Ok([0, 0]) | Err(Errno::EINTR) => {}
@@ -57,19 +56,25 @@ fn open_gate(container: &Container, pidfd: &OwnedFd) -> Result<()> {
             Err(e) => return Err(e.on("poll", path.display())),
         }
     }
-    failure(container)
-}
-
-/// What the init wrote when a step behind the gate failed.
-fn failure(container: &Container) -> Result<()> {
-    let path = container.dir.join(FAILURE);
-    let record = std::fs::read(&path).on("read", path.display())?;
-    let Some((Some(frame), said)) =
-        record.split_at_checked(sync::SIZE).map(|(frame, said)| (Frame::parse(frame), said))
-    else {
-        return Ok(());
+    // What the init wrote when a step behind the gate failed; the fifo keeps it as long as our end is open.
+    let back = file::open(&name, file::O_RDONLY | file::O_NONBLOCK | file::O_NOFOLLOW, 0).on("open", path.display())?;
+    let mut record = vec![0; sync::SIZE + init::SAID_MOST];
+    let n = match file::read(back.as_fd(), &mut record) {
+        Err(Errno::EAGAIN) => 0,
+        other => other.on("read", path.display())?,
     };
-    Err(super::tail_failure(container, &frame, &hooks::one_line(said))?)
+    record.truncate(n);
+    // Our byte is still there when the init has ended before it read it.
+    let unread = record.first() == Some(&OPEN);
+    match record
+        .get(usize::from(unread)..)
+        .and_then(|r| r.split_at_checked(sync::SIZE))
+        .map(|(frame, said)| (Frame::parse(frame), said))
+    {
+        Some((Some(frame), said)) => Err(super::tail_failure(container, &frame, &hooks::one_line(said))?),
+        _ if unread => Err(refused("cannot start a container that has stopped")),
+        _ => Ok(()),
+    }
 }
 
 /// Poststart hooks come after the program was started; one that fails stops the container, as with runc.

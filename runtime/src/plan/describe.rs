@@ -115,6 +115,7 @@ impl Plan {
             Step::AskMaps => call("ask for", "the id maps".into()),
             Step::BecomeRoot(_) => call("become", "root of the user namespace".into()),
             Step::Unshare(_) => call("unshare", "the cgroup namespace".into()),
+            Step::TimeOffsets(_) => call("enter", "a time namespace with these offsets".into()),
             Step::NewSession => call("setsid", String::new()),
             Step::Keyring(name) => call("join session keyring", quoted(name)),
             Step::Propagate(_) => call("set the propagation of", "\"/\"".into()),

@@ -166,6 +166,8 @@ pub struct DeviceStep {
 pub struct HookStep {
     /// The program.
     pub path: CString,
+    /// The working directory is the rootfs; else the container's root, and the bundle for hooks of the host.
+    pub in_rootfs: bool,
     /// Its arguments, the zeroth included.
     pub args: Strings,
     /// Its whole environment: never anything of the caller's or the image's (CVE-2025-23266).
@@ -174,6 +176,8 @@ pub struct HookStep {
     pub timeout_ms: i32,
     /// The state JSON up to the pid's digits, and from there on.
     pub state: (Vec<u8>, Vec<u8>),
+    /// The seccomp filter, and its flags, that the hook runs under.
+    pub filter: Option<(Vec<Insn>, u32)>,
 }
 
 /// One thing that the child does. The order of the list is the order of the work.
@@ -197,6 +201,8 @@ pub enum Step {
     BecomeRoot(bool),
     /// unshare(2).
     Unshare(i32),
+    /// Enters a new time namespace with this text in its timens_offsets.
+    TimeOffsets(Vec<u8>),
     /// setsid(2).
     NewSession,
     /// Joins a new session keyring of this name.
@@ -316,14 +322,12 @@ pub struct Plan {
     pub clone_flags: u64,
     /// Namespaces that decide where the child is born: the parent (or the hop) joins them: (index into opens, kind).
     pub before_clone: Vec<(usize, i32)>,
-    /// A joined user namespace, or none: one more process is needed, because rights come from inside it.
+    /// One more process is needed: namespaces are joined from the host's user namespace, before the child is in its own.
     pub hop: bool,
     /// Id maps of a new user namespace.
     pub maps: Option<IdMap>,
     /// Limits that the parent sets when the child has lost the right to, in its new user namespace.
     pub parent_rlimits: Vec<(u32, u64, u64)>,
-    /// The text for /proc/self/timens_offsets.
-    pub time_offsets: Option<Vec<u8>>,
     /// Opened before the clone, with the field of each.
     pub opens: Vec<(Open, Cow<'static, str>)>,
     /// What the child does.
@@ -348,7 +352,6 @@ impl Plan {
             hop: false,
             maps: None,
             parent_rlimits: Vec::new(),
-            time_offsets: None,
             opens: Vec::new(),
             steps: Vec::with_capacity(96),
             programs: Vec::new(),
@@ -371,13 +374,16 @@ impl Plan {
 
 /// The plan of a new container.
 pub fn plan(spec: &Spec, input: &Input) -> Result<Plan> {
-    let process = spec.process().as_ref().ok_or_else(|| invalid("process", "must be set to create a container"))?;
+    let nothing = no_process();
+    let process = spec.process().as_ref().unwrap_or(&nothing);
     let ns = namespaces::Namespaces::of(spec)?;
     let mut p = Plan::empty();
 
     // First of all what needs the rights of the host: a new user namespace takes them away.
     p.limits(process, ns.new_user());
     p.host_proc(process)?;
+    // Not the caller's, which may be that of a service pinned to some CPUs; the cpuset cgroup narrows it down.
+    p.push("", Step::Affinity(process::ALL_CPUS.to_vec()));
     // Limits hold from here on, so that all that follows is charged to the container.
     if input.v1_tasks > 0 {
         p.push("linux.cgroupsPath", Step::EnterCgroups);
@@ -404,14 +410,7 @@ pub fn plan(spec: &Spec, input: &Input) -> Result<Plan> {
     p.working_directory(process)?;
     // Hooks of the host see the namespaces and the mounts, and may still add to them.
     p.push("hooks", Step::AskHooks);
-    p.hooks(
-        spec,
-        "createContainer",
-        spec.hooks().as_ref().and_then(|h| h.create_container().as_ref()),
-        input,
-        "creating",
-        &ns,
-    )?;
+    p.hooks(spec, "createContainer", spec.hooks().as_ref().and_then(|h| h.create_container().as_ref()), input, &ns)?;
     // Masks and read-only paths come after the hooks, and are reached by fd below the root, not by a path in it (CVE-2025-31133).
     p.masks(spec, &ns)?;
     p.enter_root(spec, &ns, input)?;
@@ -436,6 +435,7 @@ pub fn plan_exec(spec: &Spec, process: &Process, input: &Input, join: i32) -> Re
     let mut p = Plan::empty();
     p.limits(process, false);
     p.host_proc(process)?;
+    p.initial_affinity(process)?;
     if input.v1_tasks > 0 {
         p.push("linux.cgroupsPath", Step::EnterCgroups);
     }
@@ -451,6 +451,7 @@ pub fn plan_exec(spec: &Spec, process: &Process, input: &Input, join: i32) -> Re
         p.push("process.terminal", Step::Console(console_size(process), false));
     }
     p.tuning(process, spec)?;
+    p.final_affinity(process)?;
     p.labels(process)?;
     p.identity(process, &ns, input)?;
     p.program(process, &ns, input)?;
@@ -463,10 +464,18 @@ impl Plan {
     /// Who the process is, what it executes, and the gate before that.
     fn end(&mut self, spec: &Spec, process: &Process, ns: &namespaces::Namespaces, input: &Input) -> Result<()> {
         self.identity(process, ns, input)?;
+        if spec.process().is_none() {
+            self.push("", Step::CloseFrom(3));
+            self.push("", Step::Ready);
+            self.push("", Step::Gate);
+            // With no program it fails, which is what `start` must do.
+            self.push("process", Step::Exec);
+            return Ok(());
+        }
         self.program(process, ns, input)?;
         let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
         let start_hooks = spec.hooks().as_ref().and_then(|h| h.start_container().as_ref());
-        self.last_steps(process, seccomp, input, |p| p.hooks(spec, "startContainer", start_hooks, input, "created", ns))
+        self.last_steps(process, seccomp, input, |p| p.hooks(spec, "startContainer", start_hooks, input, ns))
     }
 
     /// A new session, which a terminal makes by itself when it becomes the controlling one.
@@ -475,6 +484,14 @@ impl Plan {
             self.push("", Step::NewSession);
         }
     }
+}
+
+/// What a container without `process` waits as: it is needed for start only (config.md, "Process").
+fn no_process() -> Process {
+    let mut process = Process::default();
+    process.set_cwd("/".into()).set_args(None).set_env(None).set_rlimits(None).set_no_new_privileges(None);
+    process.set_capabilities(None);
+    process
 }
 
 fn console_size(process: &Process) -> Option<(u16, u16)> {

@@ -2,7 +2,7 @@
 
 use super::{Input, Open, Plan, Step, c_path};
 use crate::error::{Result, invalid};
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Spec};
 use orlop_sys::process as sys;
 use std::fmt::Write as _;
 
@@ -84,17 +84,26 @@ impl Plan {
                 }
             }
         }
-        self.hop = joins.iter().any(|j| j.0 == Ns::User);
+        let joins_user = joins.iter().any(|j| j.0 == Ns::User);
+        // Root of the host may join any namespace; root of the container only those that belong to its user namespace. So the host's
+        // rights are used first. An unprivileged caller has rights only inside the user namespace: that comes first.
+        let first = ns.has(Ns::User) && !input.rootless;
+        self.hop = joins_user || (first && joins.iter().any(|j| j.0 != Ns::Pid));
+        if first {
+            let others = joins.iter().filter(|j| !matches!(j.0, Ns::User | Ns::Pid));
+            self.before_clone.extend(others.map(|j| (j.1, j.2)));
+        }
         // The pid namespace takes effect for children only, and the rights in a joined user namespace come from being
-        // inside it: both are joined before the clone. User first.
+        // inside it: both are joined before the clone.
         for kind in [Ns::User, Ns::Pid] {
             self.before_clone.extend(joins.iter().filter(|j| j.0 == kind).map(|j| (j.1, j.2)));
         }
         for (typ, open, kind, field) in joins {
-            if !matches!(typ, Ns::User | Ns::Pid) {
+            if !first && !matches!(typ, Ns::User | Ns::Pid) {
                 self.push(field, Step::Join(open, kind));
             }
         }
+        self.time_offsets(linux, ns)?;
         if ns.new_user() {
             self.maps = Some(maps(spec, input)?);
             self.push("linux.uidMappings", Step::AskMaps);
@@ -107,7 +116,12 @@ impl Plan {
             self.clone_flags &= !(sys::CLONE_NEWCGROUP as u64);
             self.push("linux.namespaces", Step::Unshare(sys::CLONE_NEWCGROUP));
         }
-        // Offsets can be written only while nobody is inside: the parent makes the time namespace for its children.
+        Ok(())
+    }
+
+    /// Offsets can be written only while nobody is inside: the namespace is made for children and entered afterwards. Before the
+    /// process becomes another user, to whom its files in /proc do not belong.
+    fn time_offsets(&mut self, linux: Option<&Linux>, ns: &Namespaces) -> Result<()> {
         if let Some(offsets) = linux.and_then(|l| l.time_offsets().as_ref()).filter(|o| !o.is_empty()) {
             if !ns.new_one(Ns::Time) {
                 return Err(invalid("linux.timeOffsets", "needs a new time namespace in linux.namespaces"));
@@ -121,7 +135,7 @@ impl Plan {
                 let _ = writeln!(text, "{clock} {secs} {nanos}");
             }
             self.clone_flags &= !(sys::CLONE_NEWTIME as u64);
-            self.time_offsets = Some(text.into_bytes());
+            self.push("linux.timeOffsets", Step::TimeOffsets(text.into_bytes()));
         }
         Ok(())
     }

@@ -17,6 +17,9 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// CAP_SYS_ADMIN's bit: seccomp(2) without no_new_privs asks for it.
 const SYS_ADMIN: u64 = 1 << 21;
 
+/// As many CPUs as the kernel can be built for (CONFIG_NR_CPUS); it leaves out those that there are not.
+pub(super) const ALL_CPUS: [u64; 128] = [u64::MAX; 128];
+
 const IOPRIO_CLASS_SHIFT: u32 = 13;
 
 impl Plan {
@@ -38,10 +41,6 @@ impl Plan {
         if let Some(score) = process.oom_score_adj() {
             let text = c_string(score.to_string(), "process.oomScoreAdj")?;
             self.push("process.oomScoreAdj", Step::ProcSelf(c"oom_score_adj", text));
-        }
-        if let Some(cpus) = process.exec_cpu_affinity().as_ref().and_then(|a| a.initial().as_ref()) {
-            let mask = cpu_list(cpus, "process.execCPUAffinity.initial")?;
-            self.push("process.execCPUAffinity.initial", Step::Affinity(mask));
         }
         if set(process.apparmor_profile()).is_some() {
             self.push("process.apparmorProfile", Step::OpenLabel(c"attr/apparmor/exec"));
@@ -103,9 +102,24 @@ impl Plan {
             };
             self.push("linux.personality", Step::Personality(persona));
         }
+        Ok(())
+    }
+
+    /// The CPUs on which exec enters the container (config.md, "execCPUAffinity": not for the container's init).
+    pub(super) fn initial_affinity(&mut self, process: &Process) -> Result<()> {
+        let field = "process.execCPUAffinity.initial";
+        match process.exec_cpu_affinity().as_ref().and_then(|a| a.initial().as_ref()) {
+            Some(cpus) => self.push(field, Step::Affinity(cpu_list(cpus, field)?)),
+            None => self.push("", Step::Affinity(ALL_CPUS.to_vec())),
+        }
+        Ok(())
+    }
+
+    /// Those on which its process stays.
+    pub(super) fn final_affinity(&mut self, process: &Process) -> Result<()> {
+        let field = "process.execCPUAffinity.final";
         if let Some(cpus) = process.exec_cpu_affinity().as_ref().and_then(|a| a.cpu_affinity_final().as_ref()) {
-            let mask = cpu_list(cpus, "process.execCPUAffinity.final")?;
-            self.push("process.execCPUAffinity.final", Step::Affinity(mask));
+            self.push(field, Step::Affinity(cpu_list(cpus, field)?));
         }
         Ok(())
     }
@@ -130,6 +144,7 @@ impl Plan {
         let effective = mask("effective", sets.and_then(|s| s.effective().as_ref()))?;
         let inheritable = mask("inheritable", sets.and_then(|s| s.inheritable().as_ref()))?;
         let ambient = mask("ambient", sets.and_then(|s| s.ambient().as_ref()))?;
+        let ambient = self.raisable(ambient, permitted & inheritable);
         let caps = Capabilities { effective, permitted, inheritable };
 
         // Not the caller's: what a container does must not depend on who starts it.
@@ -162,6 +177,18 @@ impl Plan {
             self.push("process.capabilities.ambient", Step::Ambient(ambient));
         }
         Ok(())
+    }
+
+    /// The kernel raises an ambient capability only if it is permitted and inheritable; others are left out with a warning, as
+    /// engines that add to one set alone have come to expect of runc.
+    fn raisable(&mut self, ambient: u64, allowed: u64) -> u64 {
+        for capability in caps::all().into_iter().filter(|c| ambient & !allowed & c.bitmask() != 0) {
+            self.warnings.push(format!(
+                "process.capabilities.ambient: can't raise ambient capability {capability}: it is not in both the permitted and the \
+                 inheritable set: left out"
+            ));
+        }
+        ambient & allowed
     }
 
     /// A capability that the host cannot grant is left out with a warning, as the specification says.
@@ -245,6 +272,16 @@ impl Plan {
         self.push("", Step::Ready);
         self.push("", Step::Gate);
         start_hooks(self)?;
+        // Hooks in the container run under its filter, which need not allow what it takes to run them.
+        if let Some(Step::Seccomp(program, flags, _)) = &filter {
+            for planned in &mut self.steps {
+                if let Step::Hook(h) = &mut planned.step
+                    && !h.in_rootfs
+                {
+                    h.filter = Some((program.clone(), *flags));
+                }
+            }
+        }
         if let Some(step) = filter {
             self.push("linux.seccomp", step);
         }
@@ -276,17 +313,26 @@ impl Plan {
         name: &str,
         list: Option<&Vec<Hook>>,
         input: &Input,
-        status: &str,
         ns: &Namespaces,
     ) -> Result<()> {
         for (i, hook) in list.into_iter().flatten().enumerate() {
             let field = format!("hooks.{name}[{i}]");
+            let inside = name == "startContainer";
+            let status = if inside { "created" } else { "creating" };
+            // In the container a hook without an environment has that of the process, as with runc. Never so outside of it, where
+            // the image's variables would reach a program of the host (CVE-2025-23266).
+            let env = match hook.env() {
+                None if inside => Strings::new(self.env.list().to_vec()),
+                _ => hooks::environment(hook, &field)?,
+            };
             let step = HookStep {
                 path: c_path(hook.path(), &field)?,
+                in_rootfs: !inside,
                 args: hooks::arguments(hook, &field)?,
-                env: hooks::environment(hook, &field)?,
+                env,
                 timeout_ms: hooks::timeout_ms(hook),
                 state: hooks::state_around_pid(spec, input.id, input.bundle, status, ns.init_pid()),
+                filter: None,
             };
             self.push(field, Step::Hook(Box::new(step)));
         }

@@ -294,6 +294,26 @@ pub fn cloexec_from(first: u32) -> Result<()> {
     Errno::result(r).map(drop)
 }
 
+/// Closes every fd from `first` up but those of `keep` (in any order; negative: none). Only for a process that ends by execve or
+/// _exit, so that the owner of a number never closes it again.
+pub fn close_others<const N: usize>(first: u32, mut keep: [i32; N]) -> Result<()> {
+    keep.sort_unstable();
+    let mut from = first;
+    for fd in keep.into_iter().filter_map(|fd| u32::try_from(fd).ok()).filter(|fd| *fd >= first) {
+        if fd > from {
+            close_range(from, fd - 1)?;
+        }
+        from = fd + 1;
+    }
+    close_range(from, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> Result<()> {
+    // SAFETY: the process uses none of these numbers again, which its callers see to.
+    let r = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    Errno::result(r).map(drop)
+}
+
 /// Closes, in the child of a clone, its copy of an fd that belongs to the parent. Only for a process that ends by execve or
 /// _exit, so that the owner of the number never closes it again.
 pub fn close_copy(fd: BorrowedFd) {

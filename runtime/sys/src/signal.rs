@@ -58,6 +58,19 @@ impl Signals {
     }
 }
 
+/// A signalfd for some of the signals that are blocked already (in a child of [`crate::process::clone3`] all are).
+pub fn waiting<const N: usize>(signals: [i32; N]) -> Result<OwnedFd> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises `set`, sigaddset changes it; signalfd reads it and returns a new fd or -1.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        Errno::result(libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC)).map(|fd| OwnedFd::from_raw_fd(fd))
+    }
+}
+
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
