@@ -6,7 +6,7 @@ use orlop_sys::poll::{READ, WRITE, poll};
 use orlop_sys::process::pidfd_signal;
 use orlop_sys::signal::{self, Child, Signals};
 use orlop_sys::terminal::{self, RawMode};
-use orlop_sys::{Errno, Result as SysResult, fdpass};
+use orlop_sys::{Errno, Result as SysResult, socket as sys_socket};
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -23,7 +23,7 @@ const PATH_ONLY: i32 = orlop_sys::file::O_PATH | orlop_sys::file::O_DIRECTORY;
 pub fn send(socket: &Path, fd: BorrowedFd<'_>, name: &str) -> Result<()> {
     let short = ShortPath::of(socket)?;
     let stream = UnixStream::connect(&short.path).on("connect", socket.display())?;
-    fdpass::send(stream.as_fd(), name.as_bytes(), fd).on("sendmsg", socket.display())
+    sys_socket::send(stream.as_fd(), name.as_bytes(), Some(fd)).on("sendmsg", socket.display())
 }
 
 /// A path that fits into a `sockaddr_un`: a socket in a directory of a long name is reached through an fd of that directory.

@@ -4,7 +4,7 @@
 use crate::console::ShortPath;
 use crate::error::{On, Result};
 use orlop_sys::poll::{READ, Watch, poll};
-use orlop_sys::{fdpass, file};
+use orlop_sys::{file, socket};
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, Permissions, set_permissions};
 use std::io::{ErrorKind, Read};
@@ -129,7 +129,7 @@ impl Relay {
         send(&[ready, b"\n"].concat())?;
         send(format!("MAINPID={}\n", self.main_pid).as_bytes())?;
         let (confirmed, close_me) = file::pipe().on("pipe", "")?;
-        fdpass::send(self.host.as_fd(), b"BARRIER=1", close_me.as_fd()).on("sendmsg", "to $NOTIFY_SOCKET")?;
+        socket::send(self.host.as_fd(), b"BARRIER=1", Some(close_me.as_fd())).on("sendmsg", "to $NOTIFY_SOCKET")?;
         self.barrier = Some((std::fs::File::from(confirmed), Instant::now() + BARRIER));
         Ok(())
     }

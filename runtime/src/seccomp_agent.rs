@@ -4,7 +4,7 @@ use crate::console::ShortPath;
 use crate::error::{On, Result, invalid};
 use crate::{OCI_VERSION, state};
 use oci_spec::runtime::Spec;
-use orlop_sys::fdpass;
+use orlop_sys::socket;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -33,7 +33,7 @@ pub fn send(spec: &Spec, id: &str, bundle: &Path, pid: i32, listener: OwnedFd) -
     let stream = UnixStream::connect(&short.path)
         .on("failed to connect with seccomp agent", path.display())
         .map_err(|e| e.at(field))?;
-    fdpass::send(stream.as_fd(), message.to_string().as_bytes(), listener.as_fd())
+    socket::send(stream.as_fd(), message.to_string().as_bytes(), Some(listener.as_fd()))
         .on("sendmsg to", path.display())
         .map_err(|e| e.at(field))
 }

@@ -165,16 +165,6 @@ pub fn fs_type(fd: BorrowedFd) -> Result<i64> {
     Ok(unsafe { st.assume_init_ref() }.f_type as i64)
 }
 
-/// The file system type of a path of the host.
-#[allow(clippy::unnecessary_cast, reason = "the type differs between libcs")]
-pub fn fs_type_of(path: &CStr) -> Result<i64> {
-    let mut st = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: path is NUL-terminated and st is a valid place for a statfs structure.
-    Errno::result(unsafe { libc::statfs(path.as_ptr(), st.as_mut_ptr()) })?;
-    // SAFETY: the call succeeded, so the kernel filled it.
-    Ok(unsafe { st.assume_init_ref() }.f_type as i64)
-}
-
 /// mkdirat(2): one new directory.
 pub fn mkdirat(dir: BorrowedFd, name: &CStr, mode: u32) -> Result<()> {
     // SAFETY: name is NUL-terminated.

@@ -6,7 +6,6 @@
 pub mod bpf;
 pub mod devices;
 pub mod exe;
-pub mod fdpass;
 pub mod file;
 pub mod mount;
 pub mod network;

@@ -2,7 +2,7 @@
 
 use crate::file;
 use crate::{Errno, Result};
-use libc::{c_int, c_long, c_ulong};
+use libc::{c_int, c_ulong};
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -150,14 +150,6 @@ pub fn wait(pidfd: BorrowedFd, wait: bool) -> Result<Option<Exit>> {
     })
 }
 
-/// waitpid(2) with -1 and WNOHANG: reaps any one child that has ended (a subreaper's adopted ones).
-pub fn reap_any() -> Option<i32> {
-    let mut status = 0;
-    // SAFETY: status is a valid place for a number.
-    let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::__WALL) };
-    (pid > 0).then_some(pid)
-}
-
 /// pidfd_open(2).
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     // SAFETY: plain numbers.
@@ -234,11 +226,6 @@ pub fn in_bounding(capability: u8) -> Result<bool> {
     prctl(libc::PR_CAPBSET_READ, c_ulong::from(capability), 0).map(|r| r == 1)
 }
 
-/// PR_CAP_AMBIENT_CLEAR_ALL.
-pub fn clear_ambient() -> Result<()> {
-    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong, 0).map(drop)
-}
-
 /// PR_CAP_AMBIENT_RAISE of one capability, which must be permitted and inheritable.
 pub fn raise_ambient(capability: u8) -> Result<()> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as c_ulong, c_ulong::from(capability)).map(drop)
@@ -247,11 +234,6 @@ pub fn raise_ambient(capability: u8) -> Result<()> {
 /// PR_SET_CHILD_SUBREAPER.
 pub fn set_subreaper() -> Result<()> {
     prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).map(drop)
-}
-
-/// PR_SET_PDEATHSIG: this process gets `signal` when the thread that made it ends.
-pub fn set_parent_death_signal(signal: c_int) -> Result<()> {
-    prctl(libc::PR_SET_PDEATHSIG, signal as c_ulong, 0).map(drop)
 }
 
 /// PR_SET_NAME: at most 15 bytes count.
@@ -540,23 +522,10 @@ pub fn set_affinity(mask: &[u64]) -> Result<()> {
     Errno::result(r).map(drop)
 }
 
-/// The clock ticks after boot at which a process started do not repeat with its pid; see `state`.
-pub fn clock_ticks_per_second() -> c_long {
-    // SAFETY: plain numbers.
-    unsafe { libc::sysconf(libc::_SC_CLK_TCK) }
-}
-
 /// Nanoseconds of CLOCK_MONOTONIC, for deadlines.
 pub fn monotonic() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: now is a valid place for a timespec; this clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
-/// nanosleep(2) of at most `ms` milliseconds.
-pub fn sleep_ms(ms: u64) {
-    let time = libc::timespec { tv_sec: (ms / 1000) as _, tv_nsec: (ms % 1000 * 1_000_000) as _ };
-    // SAFETY: time is a valid timespec; the rest after an interruption is not wanted.
-    unsafe { libc::nanosleep(&time, std::ptr::null_mut()) };
 }

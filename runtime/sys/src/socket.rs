@@ -1,4 +1,4 @@
-//! The SEQPACKET pair between parent and init: short frames with at most one fd.
+//! Messages with at most one fd: the SEQPACKET pair between parent and init, and the sockets that callers name.
 
 use crate::{Errno, Result};
 use std::mem::MaybeUninit;
@@ -22,7 +22,8 @@ union Control {
     space: [u8; 64],
 }
 
-/// sendmsg(2) of one frame, with `fd` as SCM_RIGHTS; EPIPE instead of SIGPIPE when the other side is gone.
+/// sendmsg(2) of one frame, with `fd` as SCM_RIGHTS; EPIPE instead of SIGPIPE when the other side is gone. On a stream socket
+/// (console, pidfd, seccomp agent) the frame must not be empty: the fd would be dropped.
 pub fn send(socket: BorrowedFd, frame: &[u8], fd: Option<BorrowedFd>) -> Result<()> {
     let mut iov = libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
     let mut control = Control { space: [0; 64] };
@@ -47,8 +48,11 @@ pub fn send(socket: BorrowedFd, frame: &[u8], fd: Option<BorrowedFd>) -> Result<
         // SAFETY: msg and all that it points at live until the call returns.
         let n = unsafe { libc::sendmsg(socket.as_raw_fd(), &msg, libc::MSG_NOSIGNAL) };
         match Errno::result(n) {
+            Ok(n) if n as usize == frame.len() => return Ok(()),
+            // Only a stream socket can take a part of it.
+            Ok(_) => return Err(Errno::EMSGSIZE),
             Err(Errno::EINTR) => continue,
-            other => return other.map(drop),
+            Err(e) => return Err(e),
         }
     }
 }
