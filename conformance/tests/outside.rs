@@ -17,6 +17,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 const EXPECTED: &str = include_str!("../expected-outside.txt");
 const PROGRAM_LIMIT: Duration = Duration::from_secs(60);
 const BATS_LIMIT: Duration = Duration::from_secs(900);
+/// How often to look whether all results are there, and how long to wait for the end after that.
+const LINGER: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -57,7 +59,7 @@ fn validation(directory: &Path) -> Vec<Trial> {
         Trial::test(format!("outside::validation::{name}"), move || {
             let runtime = runtime()?;
             let command = format!("RUNTIME={} ./validation/{name}/{name}.t", runtime.display());
-            let run = perform(&directory, &command, PROGRAM_LIMIT)?;
+            let run = perform(&directory, &command, PROGRAM_LIMIT, |_| false)?;
             judge(&name, verdict(&run))
         })
         .with_kind("runtime-tools")
@@ -113,7 +115,7 @@ fn bats(directory: &Path) -> Vec<Trial> {
             let runc = folder.path().join("runc");
             fs::copy(runtime()?, &runc)?;
             let command = format!("env -u BATS_TEST_TIMEOUT RUNC={} bats --tap {file}", runc.display());
-            judge_bats(&file, &perform(&integration, &command, BATS_LIMIT)?)
+            judge_bats(&file, &perform(&integration, &command, BATS_LIMIT, complete)?)
         })
         .with_kind("runc")
     };
@@ -121,8 +123,19 @@ fn bats(directory: &Path) -> Vec<Trial> {
     or_failure(trials, directory, "bats files")
 }
 
+/// How many results TAP promises; 0 before it does.
+fn planned(output: &str) -> usize {
+    output.lines().find_map(|line| line.strip_prefix("1..")?.trim_end().parse().ok()).unwrap_or(0)
+}
+
+/// Whether bats has printed every result. It then still waits for programs that a failed test has left.
+fn complete(output: &str) -> bool {
+    let results = output.lines().filter(|line| line.starts_with("ok ") || line.starts_with("not ok ")).count();
+    results > 0 && results == planned(output)
+}
+
 fn judge_bats(file: &str, run: &Run) -> Result<(), Failed> {
-    let planned = run.output.lines().find_map(|line| line.strip_prefix("1..")?.parse().ok()).unwrap_or(0);
+    let planned = planned(&run.output);
     let (mut results, mut bad) = (0, Vec::new());
     for line in run.output.lines() {
         let (failed, rest) = match (line.strip_prefix("not ok "), line.strip_prefix("ok ")) {
@@ -165,9 +178,9 @@ struct Run {
     code: Option<i32>,
 }
 
-/// Runs a shell command on a terminal of its own. The mount and pid namespaces that it gets take its leftovers with them;
+/// Runs a shell command on a terminal of its own, until it ends or its output has been complete for a while. The mount and pid namespaces that it gets take its leftovers with them;
 /// after the limit, what it froze is thawed first, since frozen processes do not die.
-fn perform(directory: &Path, command: &str, limit: Duration) -> Result<Run, Failed> {
+fn perform(directory: &Path, command: &str, limit: Duration, complete: fn(&str) -> bool) -> Result<Run, Failed> {
     let log = tempfile::NamedTempFile::new()?;
     let before = cgroups();
     let isolated = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"];
@@ -177,15 +190,22 @@ fn perform(directory: &Path, command: &str, limit: Duration) -> Result<Run, Fail
         .args(isolated)
         .args(["sh", "-c", &shared])
         .current_dir(directory)
-        .stdin(Stdio::null())
+        // It stays open: at its end script(1) would type an end of file into the terminal, for a foreground container to read.
+        .stdin(Stdio::piped())
         .stdout(File::create(log.path())?)
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()?;
-    let end = Instant::now() + limit;
-    let mut code = None;
+    let mut end = Instant::now() + limit;
+    let (mut code, mut look) = (None, Instant::now());
     while code.is_none() && Instant::now() < end {
         code = child.try_wait()?.map(|status| status.code().unwrap_or(-1));
+        if look.elapsed() > LINGER {
+            look = Instant::now();
+            if complete(&String::from_utf8_lossy(&fs::read(log.path())?)) {
+                end = end.min(look + LINGER);
+            }
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
     let made: Vec<PathBuf> = cgroups().difference(&before).cloned().collect();
