@@ -140,7 +140,9 @@ fn a_failed_create_leaves_nothing() {
     assert!(started(&b, None).unwrap());
     b.delete().unwrap();
     clean(&b, &mounts, &seen.pids).unwrap();
-    assert_eq!(seen.pids.len(), 5, "the runtime, the init, and hooks: {:?}", seen.pids);
+    // A tracer may hear of one process by its parent and by itself.
+    let processes: std::collections::BTreeSet<i32> = seen.pids.iter().copied().collect();
+    assert_eq!(processes.len(), 5, "the runtime, the init, and hooks: {:?}", seen.pids);
 
     try_all("create", &sample(&seen.calls, 0..=9, 700), |call, errno| {
         let (seen, answer) = create(Some((call, Fault::Error(errno))));

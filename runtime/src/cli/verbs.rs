@@ -160,7 +160,7 @@ pub(super) fn global_flags() -> Vec<Arg> {
         text("log-format", "the log's format: text or json").default_value("text"),
         text("log-level", "the least level to log: error, warning or debug"),
         path("root", "the directory for the state of the containers, best on a tmpfs (default: /run/orlop)"),
-        switch("systemd-cgroup", "let systemd make the cgroups; cgroupsPath is then slice:prefix:name"),
+        switch("systemd-cgroup", "not supported by this version: refused"),
         text("rootless", "accept that cgroups cannot be managed: true, false or auto").default_value("auto"),
         switch("version", "print the version").short('v'),
     ]
