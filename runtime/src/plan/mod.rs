@@ -5,10 +5,14 @@
 //! failed step because it owns the same list. Read [`plan`] to know what a container is, in which order it is made,
 //! and why in that order.
 
+mod cgroup_mounts;
 mod describe;
+mod devices;
+mod mount_options;
 mod mounts;
 mod namespaces;
 pub(crate) mod process;
+mod root;
 pub mod seccomp;
 
 use crate::cgroup::Paths;
@@ -22,6 +26,7 @@ use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+pub use mount_options::mount_options;
 pub use namespaces::IdMap;
 
 /// What the plan has to know of the host and of the invocation, all of it gathered before.

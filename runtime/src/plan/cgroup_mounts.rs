@@ -1,0 +1,88 @@
+//! Mounts of type cgroup: what the container sees of the hierarchies.
+
+use super::mount_options::Options;
+use super::mounts::{bind_step, plain_mount, simple_mount};
+use super::namespaces::Namespaces;
+use super::root::propagation;
+use super::{Input, MountStep, Open, Plan, Step, Tree, c_path, c_string};
+use crate::cgroup::{self, Hierarchy};
+use crate::error::Result;
+use oci_spec::runtime::LinuxNamespaceType as Ns;
+use orlop_sys::mount::{self as sys, Attr, attr};
+use std::path::PathBuf;
+
+impl Plan {
+    /// Type cgroup: on v2 the one hierarchy; on v1 a tmpfs with each hierarchy mounted in it. Without a cgroup
+    /// namespace the container sees by bind mounts: on v1 its own directories; on v2 the host's tree, in which it finds
+    /// the path that /proc/self/cgroup gives, unless a user namespace is meant to keep the host from it.
+    pub(super) fn cgroup(
+        &mut self,
+        field: &str,
+        target: &str,
+        o: Options,
+        ns: &Namespaces,
+        input: &Input,
+        outer: u64,
+    ) -> Result<()> {
+        let own_namespace = ns.new_one(Ns::Cgroup);
+        let flags = o.flags & !sys::MS_RDONLY;
+        let read_only = Attr { set: o.attr(true).set, clear: 0, ..Attr::default() };
+        let only_v2 = input.hierarchies.iter().all(|h| h.v2);
+        if !only_v2 {
+            self.push(field.to_string(), simple_mount("tmpfs", "tmpfs", target, flags, "mode=755")?);
+        }
+        let whole = only_v2 && !ns.has(Ns::Cgroup) && !ns.has(Ns::User);
+        for h in input.hierarchies {
+            if h.v2 && !only_v2 {
+                // A hybrid host's v2 tree has its own place, as on the host.
+                if !input.cgroup_paths.contains_key("") {
+                    continue;
+                }
+            }
+            let place = if only_v2 { target.to_string() } else { format!("{target}/{}", h.name) };
+            let fs = if h.v2 { "cgroup2" } else { "cgroup" };
+            // Not mounted anew: from the first cgroup namespace that would take nsdelegate and memory_recursiveprot from
+            // the host's mount (cgroups(7), cgroup v2 mount options).
+            let seen = if whole { Some(PathBuf::from(cgroup::ROOT)) } else { input.cgroup_paths.get(key(h)).cloned() };
+            let tree = match seen {
+                Some(path) => {
+                    let path = c_path(&path, field)?;
+                    Some(self.open(field.to_string(), Open::Tree { path, recursive: false }))
+                }
+                None => None,
+            };
+            if own_namespace {
+                let step = MountStep { fallback: tree, ..plain_mount(fs, fs, &place, o.flags, &mount_data(h))? };
+                self.push(field.to_string(), Step::Mount(Box::new(step)));
+            } else if let Some(tree) = tree {
+                let propagation = propagation(outer, &o.propagation);
+                let step = bind_step(Tree::Opened(tree), &place, read_only, Attr::default(), propagation)?;
+                self.push(field.to_string(), Step::Bind(Box::new(step)));
+            }
+            for alias in aliases(h) {
+                let (to, at) = (c_string(h.name.as_str(), field)?, c_string(format!("{target}/{alias}"), field)?);
+                self.push(field.to_string(), Step::Symlink(to, at));
+            }
+        }
+        if !only_v2 && o.flags & sys::MS_RDONLY != 0 {
+            let ro = Attr { set: attr::RDONLY, ..Attr::default() };
+            self.push(field.to_string(), Step::SetAttr(c_string(target, field)?, ro));
+        }
+        Ok(())
+    }
+}
+
+/// The hierarchy's entry in [`crate::cgroup::Paths`].
+fn key(h: &Hierarchy) -> &str {
+    if h.v2 { "" } else { h.controllers.first().map_or("", String::as_str) }
+}
+
+/// The options with which an existing hierarchy is mounted again (cgroups(7)).
+fn mount_data(h: &Hierarchy) -> String {
+    if h.v2 { String::new() } else { h.controllers.join(",") }
+}
+
+/// Hierarchies of several controllers are customarily found by each one's name too.
+fn aliases(h: &Hierarchy) -> &[String] {
+    if h.v2 || h.controllers.len() < 2 { &[] } else { &h.controllers }
+}

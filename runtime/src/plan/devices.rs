@@ -1,0 +1,88 @@
+//! What is in /dev: device nodes, symlinks, the console.
+
+use super::mounts::clean;
+use super::namespaces::Namespaces;
+use super::{DeviceStep, Input, Open, Plan, Step, c_string, console_size};
+use crate::error::{Result, invalid};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType as Ns, Process, Spec};
+use orlop_sys::file::{S_IFBLK, S_IFCHR, S_IFIFO, device};
+
+/// What every container has in /dev (config-linux.md, "Default Devices"): name, major, minor.
+const DEFAULT_DEVICES: &[(&str, u32, u32)] =
+    &[("null", 1, 3), ("random", 1, 8), ("full", 1, 7), ("tty", 5, 0), ("zero", 1, 5), ("urandom", 1, 9)];
+
+/// The symlinks that go with them (config-linux.md and runtime-linux.md, "Dev symbolic links").
+const DEV_SYMLINKS: &[(&str, &str)] = &[
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("/proc/kcore", "/dev/core"),
+];
+
+impl Plan {
+    pub(super) fn devices(&mut self, spec: &Spec, ns: &Namespaces, input: &Input) -> Result<()> {
+        // A bound /dev is somebody else's: nothing is made in it.
+        let bound_dev = spec.mounts().iter().flatten().any(|m| {
+            let bind = m.typ().as_deref() == Some("bind")
+                || m.options().iter().flatten().any(|o| matches!(o.as_str(), "bind" | "rbind"));
+            bind && clean(m.destination()) == "/dev"
+        });
+        if !ns.has(Ns::Mount) || bound_dev {
+            return Ok(());
+        }
+        let bind = ns.has(Ns::User) || input.rootless;
+        let wanted = spec.linux().as_ref().and_then(|l| l.devices().as_deref()).unwrap_or_default();
+        for (name, major, minor) in DEFAULT_DEVICES {
+            let path = format!("/dev/{name}");
+            if !wanted.iter().any(|d| clean(d.path()) == path) {
+                self.device(&path, S_IFCHR | 0o666, device(*major, *minor), (0, 0), bind, "linux.devices")?;
+            }
+        }
+        for (i, d) in wanted.iter().enumerate() {
+            let field = format!("linux.devices[{i}]");
+            let (mode, number) = device_of(d, &field)?;
+            let owner = (d.uid().unwrap_or(0), d.gid().unwrap_or(0));
+            if !d.path().is_absolute() {
+                return Err(invalid(format!("{field}.path"), format!("{:?} is not an absolute path", d.path())));
+            }
+            self.device(&clean(d.path()), mode, number, owner, bind, &field)?;
+        }
+        for (to, at) in DEV_SYMLINKS {
+            self.push("linux.devices", Step::Symlink(c_string(*to, "")?, c_string(*at, "")?));
+        }
+        self.push("linux.devices", Step::Ptmx);
+        Ok(())
+    }
+
+    fn device(&mut self, path: &str, mode: u32, number: u64, owner: (u32, u32), bind: bool, field: &str) -> Result<()> {
+        let path = c_string(path, format!("{field}.path"))?;
+        let tree = bind.then(|| self.open(field.to_string(), Open::Tree { path: path.clone(), recursive: false }));
+        let step = DeviceStep { path, mode, device: number, owner, tree };
+        self.push(field.to_string(), Step::Device(Box::new(step)));
+        Ok(())
+    }
+
+    pub(super) fn console(&mut self, process: &Process, ns: &Namespaces) {
+        if process.terminal().unwrap_or(false) {
+            self.push("process.terminal", Step::Console(console_size(process), ns.has(Ns::Mount)));
+        }
+    }
+}
+
+fn device_of(d: &LinuxDevice, field: &str) -> Result<(u32, u64)> {
+    let kind = match d.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => S_IFCHR,
+        LinuxDeviceType::B => S_IFBLK,
+        LinuxDeviceType::P => S_IFIFO,
+        LinuxDeviceType::A => return Err(invalid(format!("{field}.type"), "\"a\" is for cgroup rules only")),
+    };
+    let number = |n: i64, name: &str| {
+        u32::try_from(n).map_err(|_| invalid(format!("{field}.{name}"), format!("{n} is not a device number")))
+    };
+    let number = match kind {
+        S_IFIFO => 0,
+        _ => device(number(d.major(), "major")?, number(d.minor(), "minor")?),
+    };
+    Ok((kind | d.file_mode().unwrap_or(0o666) & 0o7777, number))
+}
