@@ -183,5 +183,6 @@ pub const EXPECTED: &[Expected] = &[
     row("crun", "cgroups::cpu_burst", "ignores cpu.burst"),
     row("crun", "seccomp::unknown_flag_is_refused", "accepts it"),
     row("crun", "seccomp::notify_without_a_listener_is_refused", "accepts it"),
+    row("crun", "memory_policy::exec_has_it_too", "gives it to the container's process alone"),
     row("crun", "hooks::order_of_all_kinds", "sometimes runs poststart before startContainer"),
 ];

@@ -48,6 +48,10 @@ impl Config {
     }
 }
 
+/// What runc says of a value that has the wrong form, by the start of its path: its users look for it.
+const WORDS: &[(&str, &str)] =
+    &[("linux.memoryPolicy.flags", "invalid memory policy flag"), ("linux.memoryPolicy", "invalid memory policy mode")];
+
 /// JSON of a bundle or of `exec --process`.
 pub fn parse<T: DeserializeOwned>(raw: &[u8], path: &Path) -> Result<T> {
     if let Ok(value) = serde_json::from_slice(raw) {
@@ -60,7 +64,10 @@ pub fn parse<T: DeserializeOwned>(raw: &[u8], path: &Path) -> Result<T> {
     fill_process(&mut tree);
     serde_path_to_error::deserialize(tree).map_err(|e| {
         let at = e.path().to_string();
-        let why = e.into_inner().to_string();
+        let mut why = e.into_inner().to_string();
+        if let Some((_, words)) = WORDS.iter().find(|(field, _)| at.starts_with(field)) {
+            why = format!("{words}: {why}");
+        }
         invalid(if at == "." { path.display().to_string() } else { at }, why)
     })
 }
@@ -361,11 +368,7 @@ fn labels(spec: &Spec) -> Result<()> {
 fn later_sections(spec: &Spec) -> Result<()> {
     let Some(linux) = spec.linux() else { return Ok(()) };
     let devices = linux.net_devices().as_ref().is_some_and(|d| !d.is_empty());
-    for (field, given) in [
-        ("linux.netDevices", devices),
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
-    ] {
+    for (field, given) in [("linux.netDevices", devices), ("linux.intelRdt", linux.intel_rdt().is_some())] {
         if given {
             return Err(unsupported(field, "is not supported by this version"));
         }

@@ -44,6 +44,12 @@ const HINTS: &[(&str, Errno, &str)] = &[
          with AllowedCPUs (linux.resources.cpu.cpus)",
     ),
     ("sched_setattr", Errno::EBUSY, "the deadline asks for more time than the CPUs have"),
+    (
+        "set_mempolicy",
+        Errno::EINVAL,
+        "the kernel does not know this mode or flag, or not together, or none of the nodes is among those of the cpuset",
+    ),
+    ("set_mempolicy", Errno::ENOSYS, "the kernel is built without CONFIG_NUMA"),
     ("setgroups", Errno::EPERM, "setgroups(2) is denied in this user namespace"),
     ("set user", Errno::EINVAL, "the id is not mapped in the user namespace"),
     ("enter the cgroups", Errno::ENOSPC, "the cpuset has no CPUs or memory nodes"),

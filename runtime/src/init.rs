@@ -191,6 +191,7 @@ impl Walk<'_> {
             Step::Scheduler(attr) => sys::set_scheduler(attr)?,
             Step::IoPriority(value) => sys::set_io_priority(*value)?,
             Step::Affinity(mask) => sys::set_affinity(mask)?,
+            Step::MemoryPolicy(mode, nodes) => sys::set_memory_policy(*mode, nodes)?,
             Step::Personality(persona) => sys::set_personality(*persona)?,
             Step::Umask(mask) => {
                 sys::umask(*mask);

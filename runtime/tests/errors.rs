@@ -54,7 +54,8 @@ const FIELDS: &[&str] = &[
     "linux.resources.hugepageLimits[]", "linux.resources.hugepageLimits[].limit",
     "linux.resources.hugepageLimits[].pageSize", "linux.resources.network.classID",
     "linux.resources.network.priorities[]", "linux.resources.pids.limit", "linux.resources.rdma.*",
-    "linux.resources.unified", "linux.resources.unified.*", "linux.intelRdt", "linux.memoryPolicy", "linux.sysctl",
+    "linux.resources.unified", "linux.resources.unified.*", "linux.intelRdt", "linux.memoryPolicy",
+    "linux.memoryPolicy.mode", "linux.memoryPolicy.nodes", "linux.memoryPolicy.flags", "linux.sysctl",
     "linux.sysctl.*", "linux.seccomp", "linux.seccomp.defaultAction", "linux.seccomp.defaultErrnoRet",
     "linux.seccomp.architectures", "linux.seccomp.architectures[]", "linux.seccomp.flags", "linux.seccomp.flags[]",
     "linux.seccomp.listenerPath", "linux.seccomp.listenerMetadata", "linux.seccomp.syscalls",
@@ -125,6 +126,7 @@ fn rich() -> Value {
             ],
             "uidMappings": map, "gidMappings": map, "timeOffsets": {"boottime": {"secs": 1}},
             "sysctl": {"net.a": "1"}, "personality": {"domain": "LINUX"},
+            "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0"},
             "devices": [{"path": "/dev/x", "type": "c", "major": 1, "minor": 3}],
             "maskedPaths": ["/m"], "readonlyPaths": ["/o"],
             "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}

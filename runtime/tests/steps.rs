@@ -116,6 +116,9 @@ const CASES: &[Case] = &[
     case("sysctl of the host", "linux.sysctl.vm.swappiness", &["not in a separate kernel namespace"], |c, _| {
         set(c, "/linux/sysctl", json!({"vm.swappiness": "1"}));
     }),
+    case("no such memory node", "linux.memoryPolicy", &["set_mempolicy", "EINVAL", "cpuset"], |c, _| {
+        set(c, "/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "1000"}));
+    }),
     case("hostname too long", "hostname", &["sethostname", "EINVAL"], |c, _| {
         set(c, "/hostname", json!("x".repeat(65)));
     }),

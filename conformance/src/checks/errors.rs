@@ -68,6 +68,11 @@ const BAD: &[Bad] = &[
     ),
     ("/linux/seccomp", || json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": ["NONE"] }), "linux.seccomp.flags[0]"),
     ("/linux/maskedPaths", || json!(["relative"]), "linux.maskedPaths[0]"),
+    ("/linux/memoryPolicy", || json!({}), "linux.memoryPolicy"),
+    ("/linux/memoryPolicy", || json!({ "mode": "BIND", "nodes": "0" }), "linux.memoryPolicy.mode"),
+    ("/linux/memoryPolicy", || json!({ "mode": "MPOL_BIND", "nodes": "1-0" }), "linux.memoryPolicy.nodes"),
+    ("/linux/memoryPolicy", || json!({ "mode": "MPOL_BIND" }), "linux.memoryPolicy.nodes"),
+    ("/linux/memoryPolicy", || json!({ "mode": "MPOL_PREFERRED", "flags": ["MPOL_F"] }), "linux.memoryPolicy.flags[0]"),
     ("/linux/intelRdt", || json!({ "closID": "a/b" }), "linux.intelRdt"),
 ];
 

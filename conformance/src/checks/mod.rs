@@ -7,6 +7,7 @@ mod cli;
 mod errors;
 mod hooks;
 mod lifecycle;
+mod memory_policy;
 mod mounts;
 mod namespaces;
 mod process;
@@ -18,6 +19,7 @@ pub fn all() -> Vec<Check> {
         lifecycle::checks(),
         cli::checks(),
         process::checks(),
+        memory_policy::checks(),
         mounts::checks(),
         mounts::safety(),
         namespaces::checks(),

@@ -146,6 +146,7 @@ impl Plan {
             Step::Scheduler(attr) => call("sched_setattr", format!("policy {}", attr.policy)),
             Step::IoPriority(value) => call("ioprio_set", format!("class {} level {}", value >> 13, value & 0x1fff)),
             Step::Affinity(_) => call("sched_setaffinity", String::new()),
+            Step::MemoryPolicy(mode, _) => call("set_mempolicy", format!("mode {mode:#x}")),
             Step::Personality(persona) => call("personality", format!("{persona:#x}")),
             Step::Umask(mask) => call("umask", format!("{mask:o}")),
             Step::Bounding(_) => call("drop from", "the bounding set".into()),

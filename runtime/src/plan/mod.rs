@@ -8,6 +8,7 @@
 mod cgroup_mounts;
 mod describe;
 mod devices;
+mod memory_policy;
 mod mount_options;
 mod mounts;
 mod namespaces;
@@ -268,6 +269,8 @@ pub enum Step {
     IoPriority(u32),
     /// sched_setaffinity(2).
     Affinity(Vec<u64>),
+    /// set_mempolicy(2): the mode with its flags, and the memory nodes as bits.
+    MemoryPolicy(u32, Vec<u64>),
     /// personality(2).
     Personality(u32),
     /// umask(2).

@@ -92,6 +92,7 @@ impl Plan {
                 .ok_or_else(|| invalid("process.ioPriority.priority", "is not between 0 and 7"))?;
             self.push("process.ioPriority", Step::IoPriority(class << IOPRIO_CLASS_SHIFT | level));
         }
+        self.memory_policy(spec)?;
         if let Some(p) = spec.linux().as_ref().and_then(|l| l.personality().as_ref()) {
             if p.flags().iter().flatten().next().is_some() {
                 return Err(invalid("linux.personality.flags", "no personality flag is supported"));
@@ -466,33 +467,35 @@ fn sched_attr(s: &Scheduler) -> Result<SchedAttr> {
     })
 }
 
-/// `0-3,7` as a bit mask (cpuset(7), "List format").
+/// CPUs as a bit mask.
 fn cpu_list(text: &str, field: &str) -> Result<Vec<u64>> {
     /// More CPUs than any kernel is built for.
     const MOST: u32 = 65_536;
-    let bad = || invalid(field, format!("{text:?} is not a list of CPUs such as \"0-3,7\""));
+    let mask = bit_list(text, MOST).filter(|mask| !mask.is_empty());
+    mask.ok_or_else(|| invalid(field, format!("{text:?} is not a list of CPUs such as \"0-3,7\"")))
+}
+
+/// `0-3,7` as a bit mask (cpuset(7), "List format") of at most this many bits; `None`: it is no such list.
+pub(super) fn bit_list(text: &str, most: u32) -> Option<Vec<u64>> {
     let mut mask: Vec<u64> = Vec::new();
     for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let first: u32 = first.trim().parse().map_err(|_| bad())?;
-        let last: u32 = last.trim().parse().map_err(|_| bad())?;
-        if first > last || last >= MOST {
-            return Err(bad());
+        let first: u32 = first.trim().parse().ok()?;
+        let last: u32 = last.trim().parse().ok()?;
+        if first > last || last >= most {
+            return None;
         }
-        for cpu in first..=last {
-            let word = (cpu / 64) as usize;
+        for bit in first..=last {
+            let word = (bit / 64) as usize;
             if mask.len() <= word {
                 mask.resize(word + 1, 0);
             }
             if let Some(w) = mask.get_mut(word) {
-                *w |= 1 << (cpu % 64);
+                *w |= 1 << (bit % 64);
             }
         }
     }
-    if mask.is_empty() {
-        return Err(bad());
-    }
-    Ok(mask)
+    Some(mask)
 }
 
 #[cfg(test)]

@@ -522,6 +522,15 @@ pub fn set_affinity(mask: &[u64]) -> Result<()> {
     Errno::result(r).map(drop)
 }
 
+/// set_mempolicy(2) of this process: an MPOL_* mode with MPOL_F_* flags; bit n of word n / 64 is memory node n.
+pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> Result<()> {
+    // The kernel takes one bit less than it is told of (get_nodes in mm/mempolicy.c).
+    let bits = nodes.len() * 64 + 1;
+    // SAFETY: nodes is valid for its length.
+    Errno::result(unsafe { libc::syscall(libc::SYS_set_mempolicy, c_ulong::from(mode), nodes.as_ptr(), bits) })
+        .map(drop)
+}
+
 /// Nanoseconds of CLOCK_MONOTONIC, for deadlines.
 pub fn monotonic() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
