@@ -1,6 +1,7 @@
 //! config.json: read once, checked once, errors with JSON paths.
 
 use crate::error::{Error, Kind, On, Result, invalid};
+use crate::netdevices;
 use crate::plan::unsupported;
 use log::warn;
 use oci_spec::runtime::{LinuxNamespaceType as Ns, LinuxSeccompAction, Process, Spec};
@@ -143,6 +144,7 @@ const CHECKS: &[Check] = &[
     sysctl,
     seccomp,
     labels,
+    net_devices,
     later_sections,
 ];
 
@@ -364,14 +366,39 @@ fn labels(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// Sections of newer versions of the specification that this version of orlop cannot honour yet.
-fn later_sections(spec: &Spec) -> Result<()> {
-    let Some(linux) = spec.linux() else { return Ok(()) };
-    let devices = linux.net_devices().as_ref().is_some_and(|d| !d.is_empty());
-    for (field, given) in [("linux.netDevices", devices), ("linux.intelRdt", linux.intel_rdt().is_some())] {
-        if given {
-            return Err(unsupported(field, "is not supported by this version"));
+fn net_devices(spec: &Spec) -> Result<()> {
+    let list = netdevices::list(spec);
+    for (i, wanted) in list.iter().enumerate() {
+        let field = format!("linux.netDevices.{}", wanted.name);
+        let invalid_name = |name: &str| invalid(&*field, format!("invalid network device name {name:?}"));
+        if !netdevices::is_name(wanted.name) {
+            return Err(invalid_name(wanted.name));
+        }
+        if !netdevices::is_name_or_template(wanted.inside) {
+            return Err(invalid_name(wanted.inside));
+        }
+        let same = |other: &&netdevices::Wanted| other.inside == wanted.inside && !wanted.inside.contains('%');
+        if let Some(other) = list.iter().take(i).find(same) {
+            let why = format!("gets the name {:?}, which {:?} has got already", wanted.inside, other.name);
+            return Err(invalid(field, why));
         }
     }
-    Ok(())
+    if list.is_empty() {
+        return Ok(());
+    }
+    match kind(spec, Ns::Network) {
+        None => Err(invalid("linux.netDevices", "unable to move network devices without a NET namespace")),
+        Some(Some(path)) if is_own(Ns::Network, path) => {
+            Err(invalid("linux.netDevices", format!("{path:?} is the network namespace that the devices are in")))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Sections of newer versions of the specification that this version of orlop cannot honour yet.
+fn later_sections(spec: &Spec) -> Result<()> {
+    match spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref()) {
+        Some(_) => Err(unsupported("linux.intelRdt", "is not supported by this version")),
+        None => Ok(()),
+    }
 }

@@ -177,6 +177,7 @@ impl Walk<'_> {
             }
             Step::NewSession => sys::setsid()?,
             Step::Keyring(name) => keyring(name)?,
+            Step::AskDevices => init.ask(Tag::Devices, Some(network::route_socket()?.as_fd()))?,
             Step::AskHooks => init.ask(Tag::Hooks, None)?,
             Step::Hook(h) => self.hook(h)?,
             Step::Sysctl(path, value) => {

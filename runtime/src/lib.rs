@@ -19,6 +19,8 @@ pub mod hook;
 pub mod hooks;
 pub mod init;
 pub mod log;
+mod netdevices;
+mod netlink;
 pub mod notify;
 pub mod ops;
 pub mod plan;

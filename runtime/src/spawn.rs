@@ -13,6 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What the parent does when the child asks.
 pub trait Answers {
+    /// Network devices: the network namespace is there, and `socket` (rtnetlink) was made in it.
+    fn devices(&mut self, pid: i32, socket: OwnedFd) -> Result<()>;
     /// Hooks of the host: namespaces and mounts are made, nothing is executed yet.
     fn hooks(&mut self, pid: i32) -> Result<()>;
     /// The master of the process's pty.
@@ -242,6 +244,7 @@ fn serve(init: &mut Init, plan: &Plan, proc: BorrowedFd, answers: &mut dyn Answe
                 return Err(e.at("linux.namespaces"));
             }
             (Tag::Maps, None) => maps(init, plan, proc)?,
+            (Tag::Devices, Some(socket)) => answers.devices(init.pid, socket)?,
             (Tag::Hooks, None) => answers.hooks(init.pid)?,
             (Tag::Console, Some(master)) => answers.console(master)?,
             (Tag::Notify, Some(listener)) => answers.notify(init.pid, listener)?,

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `Child` + pidfd | learns who the container is, when one more process made it (a joined user namespace) | `Go` |
 //! | `Maps` | writes uid_map and gid_map, sets limits that the child no longer can | `Go` |
+//! | `Devices` + rtnetlink socket | moves network devices to the namespace that the socket speaks of | `Go` |
 //! | `Hooks` | runs prestart and createRuntime hooks | `Go` |
 //! | `Console` + pty master | keeps it, or sends it to --console-socket | `Go` |
 //! | `Notify` + listener | sends it to the seccomp agent | `Go` |
@@ -26,6 +27,8 @@ pub enum Tag {
     /// See the table.
     Maps,
     /// See the table.
+    Devices,
+    /// See the table.
     Hooks,
     /// See the table.
     Console,
@@ -39,7 +42,8 @@ pub enum Tag {
     Go,
 }
 
-const TAGS: [Tag; 8] = [Tag::Child, Tag::Maps, Tag::Hooks, Tag::Console, Tag::Notify, Tag::Ready, Tag::Failed, Tag::Go];
+const TAGS: [Tag; 9] =
+    [Tag::Child, Tag::Maps, Tag::Devices, Tag::Hooks, Tag::Console, Tag::Notify, Tag::Ready, Tag::Failed, Tag::Go];
 
 /// Which part of a step failed; the step itself names its main call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +173,7 @@ mod tests {
     fn anything_else_is_no_frame() {
         assert_eq!(Frame::parse(&[]), None);
         assert_eq!(Frame::parse(&[0; 8]), None);
-        assert_eq!(Frame::parse(&[9, 0, 0, 0, 0, 0, 0, 0]), None);
+        assert_eq!(Frame::parse(&[TAGS.len() as u8 + 1, 0, 0, 0, 0, 0, 0, 0]), None);
         assert_eq!(Frame::parse(&[1, 15, 0, 0, 0, 0, 0, 0]), None);
         assert_eq!(Frame::parse(&[1, 0, 0, 0, 0, 0, 0, 0, 0]), None);
     }

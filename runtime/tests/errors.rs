@@ -126,7 +126,7 @@ fn rich() -> Value {
             ],
             "uidMappings": map, "gidMappings": map, "timeOffsets": {"boottime": {"secs": 1}},
             "sysctl": {"net.a": "1"}, "personality": {"domain": "LINUX"},
-            "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0"},
+            "netDevices": {"eth7": {}}, "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0"},
             "devices": [{"path": "/dev/x", "type": "c", "major": 1, "minor": 3}],
             "maskedPaths": ["/m"], "readonlyPaths": ["/o"],
             "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}
@@ -274,7 +274,9 @@ const CHECKS: &[Case] = &[
     ("labels", "/process", "selinuxLabel", || json!("a:b:c:d"), "process.selinuxLabel"),
     ("labels", "/linux", "mountLabel", || json!("a:b:c:d"), "linux.mountLabel"),
     ("later_sections", "/linux", "intelRdt", || json!({"closID": "x"}), "linux.intelRdt"),
-    ("later_sections", "/linux", "netDevices", || json!({"eth0": {}}), "linux.netDevices"),
+    ("net_devices", "/linux", "netDevices", || json!({"a/b": {}}), "linux.netDevices.a/b"),
+    ("net_devices", "/linux", "netDevices", || json!({"e": {"name": "%s"}}), "linux.netDevices.e"),
+    ("net_devices", "/linux", "netDevices", || json!({"e": {"name": "f"}, "f": {}}), "linux.netDevices.f"),
 ];
 
 fn checked(config: &Value) -> Result<(), Error> {

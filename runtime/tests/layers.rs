@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["state"],
     &["config", "spawn"],
     &["init", "rootfs", "copy_up"],
-    &["plan", "hooks", "hook", "console", "notify"],
+    &["plan", "hooks", "hook", "console", "notify", "netdevices", "netlink"],
     &["cgroup", "hints", "log", "seal"],
     &["sync", "error"],
 ];

@@ -119,6 +119,12 @@ const CASES: &[Case] = &[
     case("no such memory node", "linux.memoryPolicy", &["set_mempolicy", "EINVAL", "cpuset"], |c, _| {
         set(c, "/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "1000"}));
     }),
+    case("no such network device", "linux.netDevices.none", &["find network device", "ENODEV"], |c, _| {
+        set(c, "/linux/netDevices", json!({"none": {}}));
+    }),
+    case("a device that cannot move", "linux.netDevices.lo", &["\"lo\"", "EINVAL", "hint"], |c, _| {
+        set(c, "/linux/netDevices", json!({"lo": {"name": "lo0"}}));
+    }),
     case("hostname too long", "hostname", &["sethostname", "EINVAL"], |c, _| {
         set(c, "/hostname", json!("x".repeat(65)));
     }),

@@ -73,6 +73,9 @@ const BAD: &[Bad] = &[
     ("/linux/memoryPolicy", || json!({ "mode": "MPOL_BIND", "nodes": "1-0" }), "linux.memoryPolicy.nodes"),
     ("/linux/memoryPolicy", || json!({ "mode": "MPOL_BIND" }), "linux.memoryPolicy.nodes"),
     ("/linux/memoryPolicy", || json!({ "mode": "MPOL_PREFERRED", "flags": ["MPOL_F"] }), "linux.memoryPolicy.flags[0]"),
+    ("/linux/netDevices", || json!({ "no-such-device": {} }), "linux.netDevices.no-such-device"),
+    ("/linux/netDevices", || json!({ "a/b": {} }), "linux.netDevices.a/b"),
+    ("/linux/netDevices", || json!({ "e": { "name": "a b" } }), "linux.netDevices.e"),
     ("/linux/intelRdt", || json!({ "closID": "a/b" }), "linux.intelRdt"),
 ];
 

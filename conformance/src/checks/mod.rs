@@ -10,6 +10,7 @@ mod lifecycle;
 mod memory_policy;
 mod mounts;
 mod namespaces;
+mod network_devices;
 mod process;
 mod seccomp;
 
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Check> {
         mounts::checks(),
         mounts::safety(),
         namespaces::checks(),
+        network_devices::checks(),
         hooks::checks(),
         cgroups::checks(),
         seccomp::checks(),

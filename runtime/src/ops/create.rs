@@ -5,6 +5,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::config::{self, Config};
 use crate::console;
 use crate::error::{Error, Kind, On, Result, invalid};
+use crate::netdevices::{self, Moved};
 use crate::plan::{self, Input, Plan};
 use crate::spawn::{self, Answers, Init, Request};
 use crate::state::{self, Container, Reserved, Saved};
@@ -14,7 +15,7 @@ use oci_spec::runtime::{LinuxNamespaceType as Ns, Spec};
 use orlop_sys::{file, process};
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -32,6 +33,7 @@ pub(super) struct Made {
     pub(super) init: Init,
     /// The terminal, when no socket takes it.
     pub(super) master: Option<console::Terminal>,
+    devices: Option<Moved>,
     cgroup: CgroupGuard,
     reserved: Reserved,
 }
@@ -94,6 +96,8 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
         reserved: &reserved,
         rootfs,
         cgroup: cgroup.cgroup.as_ref(),
+        proc: proc.as_fd(),
+        devices: None,
         saved: None,
         master: None,
     };
@@ -106,9 +110,9 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
         lock: Some(reserved.lock()),
     };
     let init = spawn::spawn(request, &mut answers).map_err(|e| cgroup.explain(e))?;
-    let (saved, master) = (answers.saved, answers.master);
+    let (saved, master, devices) = (answers.saved, answers.master, answers.devices);
     let saved = saved.ok_or_else(|| Error::new(Kind::Init, "the container's init left out its hooks"))?;
-    Ok(Made { plan, saved, init, master, cgroup, reserved })
+    Ok(Made { plan, saved, init, master, devices, cgroup, reserved })
 }
 
 impl Made {
@@ -127,6 +131,7 @@ impl Made {
         )?;
         self.init.disarm();
         self.cgroup.armed = false;
+        self.devices.into_iter().for_each(Moved::commit);
         Ok((self.reserved.into_container(self.saved), self.init, self.master))
     }
 }
@@ -138,11 +143,18 @@ struct Creating<'a> {
     reserved: &'a Reserved,
     rootfs: PathBuf,
     cgroup: &'a dyn Cgroup,
+    proc: BorrowedFd<'a>,
+    devices: Option<Moved>,
     saved: Option<Saved>,
     master: Option<console::Terminal>,
 }
 
 impl Answers for Creating<'_> {
+    fn devices(&mut self, pid: i32, socket: OwnedFd) -> Result<()> {
+        self.devices = Some(netdevices::give(&self.config.spec, pid, socket, self.proc)?);
+        Ok(())
+    }
+
     fn hooks(&mut self, pid: i32) -> Result<()> {
         // Before the hooks, so that a half-made container can be killed by its id.
         let saved = self.save(pid)?;

@@ -224,6 +224,10 @@ struct Executing<'a> {
 }
 
 impl Answers for Executing<'_> {
+    fn devices(&mut self, _: i32, _: OwnedFd) -> Result<()> {
+        Err(Error::new(Kind::Init, "a process of exec has no network devices"))
+    }
+
     fn hooks(&mut self, _: i32) -> Result<()> {
         Err(Error::new(Kind::Init, "a process of exec has no hooks"))
     }

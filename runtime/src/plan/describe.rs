@@ -129,6 +129,7 @@ impl Plan {
             Step::Symlink(_, at) => call("symlink", quoted(at)),
             Step::Ptmx => call("symlink", "\"/dev/ptmx\"".into()),
             Step::Console(..) => call("open a terminal of", "\"/dev/pts\"".into()),
+            Step::AskDevices => call("socket", "NETLINK_ROUTE".into()),
             Step::AskHooks => call("run", "the hooks".into()),
             Step::Hook(h) => call("run hook", quoted(&h.path)),
             Step::SetAttr(path, _) => call("mount_setattr of", quoted(path)),

@@ -235,6 +235,8 @@ pub enum Step {
     Ptmx,
     /// A pty of the container's devpts: rows and columns; whether its slave is bound to /dev/console.
     Console(Option<(u16, u16)>, bool),
+    /// Asks the parent to move network devices here, with a socket that speaks of this network namespace.
+    AskDevices,
     /// Asks the parent to run prestart and createRuntime hooks.
     AskHooks,
     /// Runs a hook.
@@ -402,6 +404,7 @@ pub fn plan(spec: &Spec, input: &Input) -> Result<Plan> {
     if !input.no_new_keyring {
         p.push("", Step::Keyring(c_string(format!("_ses.{}", input.id), "id")?));
     }
+    p.network_devices(spec, input)?;
     // Sysctls go through the host's /proc, which no container can have touched (CVE-2025-52881); those of the
     // network, IPC and UTS namespaces are of the namespaces that this process is in by now.
     p.sysctls(spec)?;

@@ -119,6 +119,19 @@ impl Plan {
         Ok(())
     }
 
+    /// Before the sysctls, some of which are of one device, and before the hooks of the host (runtime.md, "Lifecycle").
+    pub(super) fn network_devices(&mut self, spec: &Spec, input: &Input) -> Result<()> {
+        let devices = spec.linux().as_ref().and_then(|l| l.net_devices().as_ref());
+        if devices.is_none_or(|devices| devices.is_empty()) {
+            return Ok(());
+        }
+        if input.rootless {
+            return Err(invalid("linux.netDevices", "network devices are not supported for rootless containers"));
+        }
+        self.push("linux.netDevices", Step::AskDevices);
+        Ok(())
+    }
+
     /// Offsets can be written only while nobody is inside: the namespace is made for children and entered afterwards. Before the
     /// process becomes another user, to whom its files in /proc do not belong.
     fn time_offsets(&mut self, linux: Option<&Linux>, ns: &Namespaces) -> Result<()> {

@@ -1,8 +1,17 @@
-//! The one thing that a new network namespace needs: its loopback interface set up (netdevice(7)).
+//! Network namespaces: the loopback interface of a new one (netdevice(7)), and the socket by which devices are moved (rtnetlink(7)).
 
 use crate::{Errno, Result};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// A socket for rtnetlink(7), which speaks of the caller's network namespace from now on; close-on-exec.
+pub fn route_socket() -> Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    let fd = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE) };
+    let fd = Errno::result(fd)?;
+    // SAFETY: the kernel has just made this fd.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
 
 /// Sets `lo` of the caller's network namespace up; the kernel then gives it its addresses.
 pub fn loopback_up() -> Result<()> {
