@@ -3,6 +3,7 @@
 //! [`verbs`] defines runc's commands and flags, clap checks and converts the values, [`crate::argv`] brings Go's flag
 //! syntax into clap's, and [`help`] writes what can be known from the same definitions.
 
+mod duration;
 mod help;
 mod update;
 mod verbs;
@@ -10,7 +11,7 @@ mod verbs;
 use crate::argv::{self, Flags, Words};
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::log;
-use crate::ops::{self, CreateOptions, ExecOptions, Global, RunOptions};
+use crate::ops::{self, CreateOptions, EventsOptions, ExecOptions, Global, RunOptions};
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, Command};
 use std::ffi::{OsStr, OsString};
@@ -124,13 +125,22 @@ fn dispatch(global: &Global, verb: &str, flags: &ArgMatches, args: Vec<String>) 
     let mut args = args.into_iter();
     // The verbs without an id do not look at it.
     let id = args.next().unwrap_or_default();
-    if id.is_empty() && !matches!(verb, "list" | "spec") {
+    if id.is_empty() && !matches!(verb, "features" | "list" | "spec") {
         return Err(Error::new(Kind::Invalid, "container id cannot be empty"));
     }
     match verb {
         "create" => ops::create::create(global, &create_options(flags, id)?).map(done),
         "run" => ops::run::run(global, &run_options(flags, id)?).map(Reply::status),
         "exec" => ops::exec::exec(global, &exec_options(flags, id, args.collect())?).map(Reply::status),
+        "events" => {
+            let options = EventsOptions {
+                id,
+                stats: on(flags, "stats"),
+                interval: flags.get_one("interval").copied().unwrap_or_default(),
+            };
+            ops::events::events(global, &options, &mut std::io::stdout().lock()).map(done)
+        }
+        "features" => ops::features::features().map(Reply::text),
         "start" => ops::start::start(global, &id).map(done),
         "state" => ops::state::state(global, &id).map(Reply::text),
         "kill" => {

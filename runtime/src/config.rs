@@ -231,7 +231,7 @@ fn names(spec: &Spec) -> Result<()> {
 }
 
 fn hooks(spec: &Spec) -> Result<()> {
-    for name in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
+    for name in crate::hooks::KINDS {
         for (i, hook) in crate::hooks::list(spec, name).iter().enumerate() {
             let field = format!("hooks.{name}[{i}]");
             if !hook.path().is_absolute() {

@@ -2,7 +2,7 @@
 
 use crate::plan::HookStep;
 use orlop_sys::process::{self, Exit};
-use orlop_sys::{Errno, bpf, file};
+use orlop_sys::{Errno, bpf, file, poll};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -51,11 +51,11 @@ pub fn run(hook: &HookStep, pid: i32, output: Option<BorrowedFd>, cwd: &CStr) ->
         process::wait(child.pidfd.as_fd(), true)?;
         return Err(Failure::Call(Errno::from_raw(i32::from_ne_bytes(errno))));
     }
-    let ended = process::poll([(child.pidfd.as_fd(), process::POLLIN)], hook.timeout_ms);
-    if matches!(ended, Ok([0])) {
+    let ended = poll::readable(child.pidfd.as_fd(), hook.timeout_ms);
+    if ended != Ok(true) {
         process::pidfd_signal(child.pidfd.as_fd(), process::SIGKILL)?;
         process::wait(child.pidfd.as_fd(), true)?;
-        return Err(Failure::Timeout);
+        return Err(ended.map_or_else(Failure::Call, |_| Failure::Timeout));
     }
     match process::wait(child.pidfd.as_fd(), true)? {
         Some(Exit::Status(0)) | None => Ok(()),

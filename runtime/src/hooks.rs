@@ -89,6 +89,9 @@ pub fn run_all(spec: &Spec, name: &str, id: &str, bundle: &Path, status: &str, p
     failed
 }
 
+/// The kinds of hooks, in the order in which they run.
+pub const KINDS: &[&str] = &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
 /// The hooks of one kind.
 pub fn list<'a>(spec: &'a Spec, name: &str) -> &'a [Hook] {
     let Some(hooks) = spec.hooks() else { return &[] };

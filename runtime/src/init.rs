@@ -7,6 +7,7 @@ use crate::hook::{self, Failure};
 use crate::plan::{HookStep, Plan, Step};
 use crate::rootfs::Rootfs;
 use crate::sync::{self, Frame, Part, Tag};
+use orlop_sys::poll::{READ, poll};
 use orlop_sys::process as sys;
 use orlop_sys::{Errno, file, terminal};
 use orlop_sys::{bpf, network, signal};
@@ -315,8 +316,8 @@ impl Walk<'_> {
                 // `kill` before `start` must end the container nevertheless.
                 let ending = signal::waiting([signal::SIGHUP, signal::SIGINT, signal::SIGQUIT, signal::SIGTERM])?;
                 loop {
-                    match sys::poll([(fifo, sys::POLLIN), (ending.as_fd(), sys::POLLIN)], -1) {
-                        Err(Errno::EINTR) => {}
+                    match poll([(Some(fifo), READ), (Some(ending.as_fd()), READ)], -1) {
+                        Ok([0, 0]) => {}
                         Ok([_, 0]) => break file::read(fifo, &mut [0; 1]).part(Part::Protocol).map(drop),
                         other => {
                             break other.part(Part::Protocol).and(Err(Fault(Part::Protocol, Errno::ECANCELED as i32)));
@@ -422,8 +423,19 @@ fn reopen_null() -> Result<(), Errno> {
             match file::openat2(root.as_fd(), c"dev/null", file::O_RDWR | file::O_NOCTTY, 0, file::IN_ROOT_NO_SYMLINKS)
             {
                 Ok(null) if file::fstat(null.as_fd())?.is_char(1, 3) => own = Some(null),
-                // No null device in this rootfs, or not a true one (CVE-2025-31133): the host's stays.
-                _ => return Ok(()),
+                // No null device in this rootfs, not a true one (CVE-2025-31133), or one that may not be opened (nodev,
+                // the device rules): the host's stays.
+                Ok(_) => return Ok(()),
+                Err(
+                    Errno::ENOENT
+                    | Errno::ENOTDIR
+                    | Errno::EISDIR
+                    | Errno::ELOOP
+                    | Errno::ENXIO
+                    | Errno::EACCES
+                    | Errno::EPERM,
+                ) => return Ok(()),
+                Err(errno) => return Err(errno),
             }
         }
         if let Some(null) = &own {

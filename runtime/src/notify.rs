@@ -206,7 +206,12 @@ mod tests {
         // Not confirmed until the message with the fd has been taken.
         assert!(!relay.advance().unwrap());
         assert_eq!(scene.told(), "BARRIER=1");
-        assert!(relay.advance().unwrap());
+        // A child that another test makes at this moment holds a copy of the fd until it executes its program.
+        let confirmed = |_| {
+            std::thread::sleep(Duration::from_millis(10));
+            relay.advance().unwrap()
+        };
+        assert!((0..100).any(confirmed));
     }
 
     #[test]

@@ -85,7 +85,6 @@ pub(super) fn checks() -> Vec<Check> {
         pause_of_created_is_allowed_or_refused "runc: pause",
         resume_of_running_fails "runc: resume",
         pause_of_stopped_fails "runc: pause",
-        features_json "runc: features",
         exec_status "runc: exec",
         exec_status_by_signal "runc: exec",
         exec_of_a_missing_program_is_255 "runc: exec",
@@ -800,33 +799,6 @@ fn pause_of_stopped_fails(lab: &mut Lab) -> Outcome {
     lab.wait_for("stopped")?;
     lab.verb("pause", &[]).go()?.exits(1, "pause of stopped")?;
     same!(lab.status()?, "stopped", "status");
-    Ok(())
-}
-
-fn features_json(lab: &mut Lab) -> Outcome {
-    let out = lab.call(&["features"]).go()?.ok("features")?;
-    same!(out.stderr, "", "stderr");
-    let features: Value = serde_json::from_str(&out.stdout)?;
-    for pointer in [
-        "/ociVersionMin",
-        "/ociVersionMax",
-        "/hooks/0",
-        "/mountOptions/0",
-        "/linux/namespaces/0",
-        "/linux/capabilities/0",
-        "/linux/cgroup/v1",
-        "/linux/seccomp/enabled",
-        "/linux/seccomp/actions/0",
-        "/linux/seccomp/operators/0",
-    ] {
-        ensure!(features.pointer(pointer).is_some(), "no {pointer}");
-    }
-    for option in ["ro", "rbind", "rro", "tmpcopyup"] {
-        ensure!(
-            features["mountOptions"].as_array().is_some_and(|all| all.contains(&json!(option))),
-            "no mount option {option}"
-        );
-    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use crate::check::Check;
 mod cgroups;
 mod cli;
 mod errors;
+mod events;
 mod hooks;
 mod lifecycle;
 mod memory_policy;
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Check> {
         cgroups::checks(),
         seccomp::checks(),
         errors::checks(),
+        events::checks(),
     ];
     areas.into_iter().flatten().collect()
 }

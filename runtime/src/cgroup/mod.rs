@@ -4,6 +4,8 @@
 //! limit comes down to is pure ([`v1::writes`], [`v2::writes`], [`devices::DeviceList`]); `tree` applies it.
 
 pub mod devices;
+pub mod oom;
+pub mod stats;
 mod tree;
 pub mod v1;
 pub mod v2;

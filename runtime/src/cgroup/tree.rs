@@ -26,6 +26,11 @@ pub(super) fn writable(path: &Path) -> io::Result<File> {
     open(path, file::O_WRONLY)
 }
 
+/// Opens a file to read.
+pub(super) fn readable(path: &Path) -> io::Result<File> {
+    open(path, file::O_RDONLY)
+}
+
 /// Opens a cgroup's directory.
 pub(super) fn directory(path: &Path) -> io::Result<File> {
     open(path, file::O_RDONLY | file::O_DIRECTORY)

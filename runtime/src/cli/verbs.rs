@@ -1,5 +1,6 @@
 //! What the verbs are: a table of runc's commands, and their flags as clap definitions.
 
+use super::duration::duration;
 use super::{go_bool, update};
 use crate::argv::Flags;
 use clap::{Arg, ArgAction, Command, value_parser};
@@ -46,6 +47,22 @@ pub(super) const VERBS: &[Verb] = &[
         args: (1, 1),
     },
     Verb {
+        name: "events",
+        about: "print what a container uses, and when it runs out of memory, until it ends",
+        usage: ID,
+        details: "One JSON object a line: of type \"stats\" at every interval, of type \"oom\" when it happens.",
+        flags: || {
+            vec![
+                text("interval", "the time between two statistics, such as 500ms or 1m30s")
+                    .value_parser(duration)
+                    .default_value("5s"),
+                switch("stats", "print the statistics once and end"),
+            ]
+        },
+        syntax: Flags::Anywhere,
+        args: (1, 1),
+    },
+    Verb {
         name: "exec",
         about: "run another process in a container",
         usage: "<container-id> <command> [arguments...]  || -p process.json <container-id>",
@@ -54,6 +71,15 @@ pub(super) const VERBS: &[Verb] = &[
         flags: exec_flags,
         syntax: Flags::First,
         args: (1, ANY),
+    },
+    Verb {
+        name: "features",
+        about: "print what this build can do, as JSON (features.md of the runtime specification)",
+        usage: "",
+        details: "",
+        flags: Vec::new,
+        syntax: Flags::Anywhere,
+        args: (0, 0),
     },
     Verb {
         name: "kill",

@@ -5,8 +5,8 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, Kind, On, Result};
 use crate::hooks;
 use crate::state::{self, Container, Status};
-use orlop_sys::process::{POLLIN, SIGKILL};
-use orlop_sys::{Errno, process};
+use orlop_sys::process::SIGKILL;
+use orlop_sys::{Errno, poll, process};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -80,8 +80,7 @@ fn end(container: &Container) -> Result<()> {
     if cgroup.frozen()? {
         cgroup.freeze(false)?;
     }
-    let ended = process::poll([(pidfd.as_fd(), POLLIN)], PATIENCE).on("poll", format!("pidfd of {pid}"))?;
-    if ended == [0] {
+    if !poll::readable(pidfd.as_fd(), PATIENCE).on("poll", format!("pidfd of {pid}"))? {
         return Err(
             Error::new(Kind::State, "container init still running").hint("it may hang in an uninterruptible call")
         );

@@ -3,7 +3,9 @@
 
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod exec;
+pub mod features;
 pub mod kill;
 pub mod list;
 pub mod pause;
@@ -25,6 +27,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use orlop_sys::{file, process};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What holds for every verb.
 #[derive(Clone, Debug)]
@@ -114,6 +117,17 @@ pub struct ExecOptions {
     pub cgroup: Vec<String>,
     /// Go ahead in a paused container; the process starts when it is resumed.
     pub ignore_paused: bool,
+}
+
+/// Options of `events`.
+#[derive(Clone, Debug)]
+pub struct EventsOptions {
+    /// The id of a container that has not ended.
+    pub id: String,
+    /// The statistics once, and nothing else.
+    pub stats: bool,
+    /// Between two statistics: more than 0.
+    pub interval: Duration,
 }
 
 /// Options of `update`.

@@ -5,7 +5,7 @@ use crate::error::{Error, Kind, On, Result};
 use crate::state::{Container, FIFO, Status};
 use crate::sync::{self, Frame};
 use crate::{hooks, init, notify};
-use orlop_sys::process::{POLLERR, POLLIN};
+use orlop_sys::poll::{BROKEN, READ, poll};
 use orlop_sys::{Errno, file, process};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -50,10 +50,9 @@ fn open_gate(container: &Container, pidfd: &OwnedFd) -> Result<()> {
     };
     file::write(gate.as_fd(), &[OPEN]).on("write to", path.display())?;
     loop {
-        match process::poll([(gate.as_fd(), POLLERR), (pidfd.as_fd(), POLLIN)], -1) {
-            Ok([0, 0]) | Err(Errno::EINTR) => {}
-            Ok(_) => break,
-            Err(e) => return Err(e.on("poll", path.display())),
+        let happened = poll([(Some(gate.as_fd()), BROKEN), (Some(pidfd.as_fd()), READ)], -1);
+        if happened.on("poll", path.display())? != [0, 0] {
+            break;
         }
     }
     // What the init wrote when a step behind the gate failed; the fifo keeps it as long as our end is open.

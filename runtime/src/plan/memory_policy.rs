@@ -8,6 +8,19 @@ use oci_spec::runtime::{MemoryPolicyFlagType as Flag, MemoryPolicyModeType as Mo
 /// The most memory nodes that a kernel can be built for (CONFIG_NODES_SHIFT is at most 10).
 const MOST_NODES: u32 = 1024;
 
+/// Every mode.
+pub(crate) const MODES: &[Mode] = &[
+    Mode::MpolBind,
+    Mode::MpolDefault,
+    Mode::MpolInterleave,
+    Mode::MpolLocal,
+    Mode::MpolPreferred,
+    Mode::MpolPreferredMany,
+    Mode::MpolWeightedInterleave,
+];
+/// Every flag.
+pub(crate) const FLAGS: &[Flag] = &[Flag::MpolFNumaBalancing, Flag::MpolFRelativeNodes, Flag::MpolFStaticNodes];
+
 impl Plan {
     /// For the container's process and those of exec alike. In the container's cgroup by then: nodes are looked at within its cpuset.
     pub(super) fn memory_policy(&mut self, spec: &Spec) -> Result<()> {

@@ -8,10 +8,10 @@
 mod cgroup_mounts;
 mod describe;
 mod devices;
-mod memory_policy;
-mod mount_options;
+pub(crate) mod memory_policy;
+pub(crate) mod mount_options;
 mod mounts;
-mod namespaces;
+pub(crate) mod namespaces;
 pub(crate) mod process;
 mod root;
 pub mod seccomp;

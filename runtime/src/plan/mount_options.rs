@@ -96,6 +96,11 @@ const OPTIONS: &[(&str, Opt)] = &[
     ("unbindable", Propagation(sys::MS_UNBINDABLE)),
 ];
 
+/// The names of those that are honoured.
+pub(crate) fn known() -> impl Iterator<Item = &'static str> {
+    OPTIONS.iter().filter(|(_, opt)| !matches!(opt, Refused(_))).map(|(name, _)| *name)
+}
+
 /// Flags of mount(2) beside the attributes of the same meaning.
 const FLAG_ATTRS: &[(u64, u64)] = &[
     (sys::MS_RDONLY, attr::RDONLY),

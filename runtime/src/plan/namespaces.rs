@@ -6,6 +6,9 @@ use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceTyp
 use orlop_sys::process as sys;
 use std::fmt::Write as _;
 
+/// Every kind.
+pub(crate) const KINDS: &[Ns] = &[Ns::Cgroup, Ns::Ipc, Ns::Mount, Ns::Network, Ns::Pid, Ns::Time, Ns::User, Ns::Uts];
+
 /// The maps of a new user namespace, as the text of /proc/PID/uid_map and gid_map (user_namespaces(7)).
 #[derive(Debug, PartialEq, Eq)]
 pub struct IdMap {

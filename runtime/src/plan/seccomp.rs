@@ -87,6 +87,19 @@ const ALLOW: u32 = 0x7fff_0000;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
+/// Every action.
+pub(crate) const ACTIONS: &[Action] = &[
+    Action::ScmpActAllow,
+    Action::ScmpActErrno,
+    Action::ScmpActKill,
+    Action::ScmpActKillProcess,
+    Action::ScmpActKillThread,
+    Action::ScmpActLog,
+    Action::ScmpActNotify,
+    Action::ScmpActTrace,
+    Action::ScmpActTrap,
+];
+
 /// An action and its data as a return value. Only ERRNO and TRACE have data, EPERM unless the profile has another.
 fn outcome(action: Action, data: Option<u32>, field: &str) -> Result<u32> {
     let data = data.unwrap_or(EPERM);
@@ -115,18 +128,19 @@ fn default_action(profile: &LinuxSeccomp) -> Result<u32> {
     }
 }
 
-/// TSYNC is accepted and does nothing: a container's process has one thread. Without a list SPEC_ALLOW is set, since
-/// the mitigation costs more than it gives where the filter is not the only boundary.
+/// The flags, and what they are to seccomp(2). TSYNC is accepted and does nothing: a container's process has one thread.
+pub(crate) const FLAGS: &[(Flag, u32)] = &[
+    (Flag::SeccompFilterFlagLog, SECCOMP_FILTER_FLAG_LOG),
+    (Flag::SeccompFilterFlagSpecAllow, SECCOMP_FILTER_FLAG_SPEC_ALLOW),
+    (Flag::SeccompFilterFlagTsync, 0),
+    (Flag::SeccompFilterFlagWaitKillableRecv, SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV),
+];
+
+/// Without a list SPEC_ALLOW is set, since the mitigation costs more than it gives where the filter is not the only
+/// boundary.
 fn flags(profile: &LinuxSeccomp) -> u32 {
     let Some(flags) = profile.flags() else { return SECCOMP_FILTER_FLAG_SPEC_ALLOW };
-    flags.iter().fold(0, |all, flag| {
-        all | match flag {
-            Flag::SeccompFilterFlagLog => SECCOMP_FILTER_FLAG_LOG,
-            Flag::SeccompFilterFlagSpecAllow => SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-            Flag::SeccompFilterFlagWaitKillableRecv => SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
-            Flag::SeccompFilterFlagTsync => 0,
-        }
-    })
+    FLAGS.iter().filter(|(flag, _)| flags.contains(flag)).fold(0, |all, (_, bits)| all | bits)
 }
 
 /// A condition on an argument.
@@ -149,6 +163,10 @@ enum Compare {
     Ge,
     Gt,
 }
+
+/// Every operator.
+pub(crate) const OPERATORS: &[Op] =
+    &[Op::ScmpCmpEq, Op::ScmpCmpGe, Op::ScmpCmpGt, Op::ScmpCmpLe, Op::ScmpCmpLt, Op::ScmpCmpMaskedEq, Op::ScmpCmpNe];
 
 impl Check {
     fn new(arg: &LinuxSeccompArg) -> Result<Check> {
@@ -297,6 +315,34 @@ fn audited(native: Abi, profile: &LinuxSeccomp) -> Vec<(u32, Vec<Abi>)> {
     }
     all
 }
+
+/// Every architecture. Those that this machine cannot run need no rules: their calls cannot come.
+pub(crate) const ARCHS: &[Arch] = &[
+    Arch::ScmpArchAarch64,
+    Arch::ScmpArchArm,
+    Arch::ScmpArchLoongarch64,
+    Arch::ScmpArchM68k,
+    Arch::ScmpArchMips,
+    Arch::ScmpArchMips64,
+    Arch::ScmpArchMips64n32,
+    Arch::ScmpArchMipsel,
+    Arch::ScmpArchMipsel64,
+    Arch::ScmpArchMipsel64n32,
+    Arch::ScmpArchNative,
+    Arch::ScmpArchParisc,
+    Arch::ScmpArchParisc64,
+    Arch::ScmpArchPpc,
+    Arch::ScmpArchPpc64,
+    Arch::ScmpArchPpc64le,
+    Arch::ScmpArchRiscv64,
+    Arch::ScmpArchS390,
+    Arch::ScmpArchS390x,
+    Arch::ScmpArchSh,
+    Arch::ScmpArchSheb,
+    Arch::ScmpArchX32,
+    Arch::ScmpArchX86,
+    Arch::ScmpArchX86_64,
+];
 
 /// In the numbers of x32 calls (`__X32_SYSCALL_BIT`, asm/unistd.h).
 const X32_BIT: u32 = 0x4000_0000;

@@ -72,3 +72,19 @@ pub fn seccomp_action_avail(action: u32) -> Result<bool> {
         Err(errno) => Err(errno),
     }
 }
+
+/// Whether the kernel knows these SECCOMP_FILTER_FLAG_*. Asked with a filter at address 0, which is read last of all: EFAULT
+/// is a yes, EINVAL a no (seccomp(2)).
+pub fn seccomp_flags_known(flags: u32) -> Result<bool> {
+    // The kernel takes this one only beside NEW_LISTENER.
+    let listener = flags & SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV != 0;
+    let flags = if listener { flags | SECCOMP_FILTER_FLAG_NEW_LISTENER } else { flags };
+    let nothing = std::ptr::null::<libc::sock_fprog>();
+    // SAFETY: the kernel refuses the null pointer, so no filter comes into force.
+    match Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, nothing) }) {
+        Err(Errno::EFAULT) => Ok(true),
+        Err(Errno::EINVAL) => Ok(false),
+        Err(errno) => Err(errno),
+        Ok(_) => Err(Errno::EIO),
+    }
+}

@@ -167,16 +167,6 @@ pub fn pidfd_signal(pidfd: BorrowedFd, signal: i32) -> Result<()> {
     Errno::result(r).map(drop)
 }
 
-/// poll(2) on up to four fds: the returned events of each. `timeout` in milliseconds, negative for ever.
-pub fn poll<const N: usize>(fds: [(BorrowedFd, i16); N], timeout: i32) -> Result<[i16; N]> {
-    let mut set = fds.map(|(fd, events)| libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 });
-    // SAFETY: set is an array of that many pollfd structures.
-    Errno::result(unsafe { libc::poll(set.as_mut_ptr(), N as libc::nfds_t, timeout) })?;
-    Ok(set.map(|p| p.revents))
-}
-
-pub use libc::{POLLERR, POLLHUP, POLLIN, POLLOUT};
-
 /// setns(2) into what `fd` refers to: a namespace file, or a pidfd with several CLONE_NEW* flags at once (5.8).
 pub fn setns(fd: BorrowedFd, flags: c_int) -> Result<()> {
     // SAFETY: plain numbers.
