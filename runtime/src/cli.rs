@@ -10,8 +10,9 @@ mod verbs;
 
 use crate::argv::{self, Flags, Words};
 use crate::error::{Error, Kind, On, Result, invalid};
-use crate::log;
-use crate::ops::{self, CreateOptions, EventsOptions, ExecOptions, Global, RunOptions};
+use crate::ops::exec::Outcome;
+use crate::ops::{self, CreateOptions, EventsOptions, ExecOptions, Global, ProcessJson, RunOptions};
+use crate::{console, log};
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, Command};
 use std::ffi::{OsStr, OsString};
@@ -129,9 +130,12 @@ fn dispatch(global: &Global, verb: &str, flags: &ArgMatches, args: Vec<String>) 
         return Err(Error::new(Kind::Invalid, "container id cannot be empty"));
     }
     match verb {
-        "create" => ops::create::create(global, &create_options(flags, id)?).map(done),
+        "create" => ops::create::create(global, &create_options(flags, id)?).map(|_| Reply::default()),
         "run" => ops::run::run(global, &run_options(flags, id)?).map(Reply::status),
-        "exec" => ops::exec::exec(global, &exec_options(flags, id, args.collect())?).map(Reply::status),
+        "exec" => ops::exec::exec(global, &exec_options(flags, id, args.collect())?).map(|outcome| match outcome {
+            Outcome::Detached(_) => Reply::default(),
+            Outcome::Ended(status) => Reply::status(status),
+        }),
         "events" => {
             let options = EventsOptions {
                 id,
@@ -162,7 +166,7 @@ fn create_options(flags: &ArgMatches, id: String) -> Result<CreateOptions> {
     Ok(CreateOptions {
         id,
         bundle: bundle(flags)?,
-        console_socket: file(flags, "console-socket")?,
+        console_socket: file(flags, "console-socket")?.map(console::Socket::Path),
         pidfd_socket: file(flags, "pidfd-socket")?,
         pid_file: file(flags, "pid-file")?,
         no_pivot: on(flags, "no-pivot"),
@@ -184,14 +188,14 @@ fn exec_options(flags: &ArgMatches, id: String, args: Vec<String>) -> Result<Exe
     Ok(ExecOptions {
         id,
         args,
-        process: file(flags, "process")?,
+        process: file(flags, "process")?.map(process_json).transpose()?,
         cwd: string(flags, "cwd"),
         env: strings_of(flags, "env"),
         tty: on(flags, "tty"),
         user: string(flags, "user"),
         additional_gids: flags.get_many("additional-gids").unwrap_or_default().copied().collect(),
         detach: on(flags, "detach"),
-        console_socket: file(flags, "console-socket")?,
+        console_socket: file(flags, "console-socket")?.map(console::Socket::Path),
         pidfd_socket: file(flags, "pidfd-socket")?,
         pid_file: file(flags, "pid-file")?,
         process_label: string(flags, "process-label"),
@@ -202,6 +206,11 @@ fn exec_options(flags: &ArgMatches, id: String, args: Vec<String>) -> Result<Exe
         cgroup: strings_of(flags, "cgroup"),
         ignore_paused: on(flags, "ignore-paused"),
     })
+}
+
+fn process_json(name: PathBuf) -> Result<ProcessJson> {
+    let text = std::fs::read(&name).on("read", name.display()).map_err(|e| e.at("--process"))?;
+    Ok(ProcessJson { name, text })
 }
 
 fn global_options(flags: &ArgMatches) -> Result<Global> {

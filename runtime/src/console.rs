@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// `O_PATH` and `O_DIRECTORY` for an fd that only names a directory.
 const PATH_ONLY: i32 = orlop_sys::file::O_PATH | orlop_sys::file::O_DIRECTORY;
@@ -24,6 +25,27 @@ pub fn send(socket: &Path, fd: BorrowedFd<'_>, name: &str) -> Result<()> {
     let short = ShortPath::of(socket)?;
     let stream = UnixStream::connect(&short.path).on("connect", socket.display())?;
     sys_socket::send(stream.as_fd(), name.as_bytes(), Some(fd)).on("sendmsg", socket.display())
+}
+
+/// Who receives a terminal.
+#[derive(Clone, Debug)]
+pub enum Socket {
+    /// A listener on a stream socket at this path (`--console-socket`).
+    Path(PathBuf),
+    /// A socket that is connected already.
+    Connected(Arc<OwnedFd>),
+}
+
+impl Socket {
+    /// See [`send`].
+    pub fn send(&self, fd: BorrowedFd<'_>, name: &str) -> Result<()> {
+        match self {
+            Socket::Path(path) => send(path, fd, name),
+            Socket::Connected(socket) => {
+                sys_socket::send(socket.as_fd(), name.as_bytes(), Some(fd)).on("sendmsg", "the console socket")
+            }
+        }
+    }
 }
 
 /// A path that fits into a `sockaddr_un`: a socket in a directory of a long name is reached through an fd of that directory.

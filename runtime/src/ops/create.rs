@@ -20,10 +20,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Creates the container; its process executes nothing before `start`.
-pub fn create(global: &Global, options: &CreateOptions) -> Result<()> {
+/// Creates the container; its process executes nothing before `start`. The result is its pid, in our pid namespace.
+pub fn create(global: &Global, options: &CreateOptions) -> Result<i32> {
     let made = make(global, options, true, true)?;
-    made.finish(options).map(drop)
+    made.finish(options).map(|(_, init, _)| init.pid)
 }
 
 /// A container at its gate, nothing of it kept yet: dropped, it leaves nothing behind.
@@ -167,7 +167,7 @@ impl Answers for Creating<'_> {
     }
 
     fn console(&mut self, master: OwnedFd) -> Result<()> {
-        super::hand_over(master, self.options.console_socket.as_deref(), &mut self.master)
+        super::hand_over(master, self.options.console_socket.as_ref(), &mut self.master)
     }
 
     fn notify(&mut self, pid: i32, listener: OwnedFd) -> Result<()> {

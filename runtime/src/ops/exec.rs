@@ -16,8 +16,17 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Runs a process in the container. The result is the exit status: 0 when detached, else the process's, 128 + n for signal n.
-pub fn exec(global: &Global, options: &ExecOptions) -> Result<u8> {
+/// What came of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It runs on; its pid, in our pid namespace.
+    Detached(i32),
+    /// It has ended with this status, 128 + n for signal n.
+    Ended(u8),
+}
+
+/// Runs a process in the container.
+pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
     let container = Container::load(&global.root, &options.id)?;
     match container.status()? {
         Status::Stopped => return Err(refused("cannot exec in a stopped container")),
@@ -75,9 +84,9 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<u8> {
     debug!("setns_init: about to exec {:?}", process.args().as_deref().unwrap_or_default());
     init.release(&plan).map_err(hinted)?;
     init.disarm();
-    let Some(signals) = signals else { return Ok(0) };
+    let Some(signals) = signals else { return Ok(Outcome::Detached(init.pid)) };
     let foreground = Foreground { pid: init.pid, pidfd: init.pidfd.as_fd() };
-    console::foreground(&signals, &foreground, answers.master, false, None)
+    console::foreground(&signals, &foreground, answers.master, false, None).map(Outcome::Ended)
 }
 
 fn refused(why: &'static str) -> Error {
@@ -93,10 +102,7 @@ fn joined(spec: &Spec) -> i32 {
 /// The process of the file, or the container's own with what the flags change.
 fn process(options: &ExecOptions, config: &Config) -> Result<Process> {
     let mut process = match &options.process {
-        Some(path) => {
-            let raw = std::fs::read(path).on("read", path.display()).map_err(|e| e.at("--process"))?;
-            inherit(config::parse::<Process>(&raw, path)?, config.process()?)
-        }
+        Some(json) => inherit(config::parse::<Process>(&json.text, &json.name)?, config.process()?),
         None => flags(options, config.process()?.clone())?,
     };
     // These go with either form.
@@ -233,7 +239,7 @@ impl Answers for Executing<'_> {
     }
 
     fn console(&mut self, master: OwnedFd) -> Result<()> {
-        super::hand_over(master, self.options.console_socket.as_deref(), &mut self.master)
+        super::hand_over(master, self.options.console_socket.as_ref(), &mut self.master)
     }
 
     fn notify(&mut self, pid: i32, listener: OwnedFd) -> Result<()> {

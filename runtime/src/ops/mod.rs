@@ -49,8 +49,8 @@ pub struct CreateOptions {
     pub id: String,
     /// The directory of config.json: absolute.
     pub bundle: PathBuf,
-    /// An AF_UNIX socket that receives the master of the container's terminal.
-    pub console_socket: Option<PathBuf>,
+    /// What receives the master of the container's terminal.
+    pub console_socket: Option<console::Socket>,
     /// An AF_UNIX socket that receives a pidfd of the init.
     pub pidfd_socket: Option<PathBuf>,
     /// The file that receives the init's pid, decimal, without a newline: absolute.
@@ -77,12 +77,12 @@ pub struct RunOptions {
 }
 
 /// Options of `exec`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ExecOptions {
     /// The id of a running container.
     pub id: String,
-    /// A file with an OCI `process` object; the flags that change the container's own `process` are then without effect.
-    pub process: Option<PathBuf>,
+    /// An OCI `process` object; the options that change the container's own `process` are then without effect.
+    pub process: Option<ProcessJson>,
     /// The command and its arguments; may be empty only with `process`.
     pub args: Vec<String>,
     /// The working directory, a path in the container.
@@ -97,8 +97,8 @@ pub struct ExecOptions {
     pub additional_gids: Vec<u32>,
     /// Return when the process has started.
     pub detach: bool,
-    /// An AF_UNIX socket that receives the master of the terminal.
-    pub console_socket: Option<PathBuf>,
+    /// What receives the master of the terminal.
+    pub console_socket: Option<console::Socket>,
     /// An AF_UNIX socket that receives a pidfd of the process.
     pub pidfd_socket: Option<PathBuf>,
     /// The file that receives the pid, decimal, without a newline: absolute.
@@ -128,6 +128,15 @@ pub struct EventsOptions {
     pub stats: bool,
     /// Between two statistics: more than 0.
     pub interval: Duration,
+}
+
+/// The text of an OCI `process` object.
+#[derive(Clone, Debug)]
+pub struct ProcessJson {
+    /// What errors call it: the path that it was read from.
+    pub name: PathBuf,
+    /// JSON.
+    pub text: Vec<u8>,
 }
 
 /// Options of `update`.
@@ -219,11 +228,12 @@ fn tell(pid: i32, pidfd: BorrowedFd, pid_file: Option<&Path>, pidfd_socket: Opti
 }
 
 /// The master of a terminal goes to the console socket, or stays with us.
-fn hand_over(master: OwnedFd, socket: Option<&Path>, ours: &mut Option<console::Terminal>) -> Result<()> {
+fn hand_over(master: OwnedFd, socket: Option<&console::Socket>, ours: &mut Option<console::Terminal>) -> Result<()> {
     match socket {
-        Some(path) => {
+        Some(socket) => {
             let number = orlop_sys::terminal::number(master.as_fd()).on("ioctl TIOCGPTN", "the terminal")?;
-            console::send(path, master.as_fd(), &format!("/dev/pts/{number}")).map_err(|e| e.at("--console-socket"))
+            let name = format!("/dev/pts/{number}");
+            socket.send(master.as_fd(), &name).map_err(|e| e.at("--console-socket"))
         }
         None => {
             // Now, before the process runs and writes.

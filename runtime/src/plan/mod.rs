@@ -9,7 +9,7 @@ mod cgroup_mounts;
 mod describe;
 mod devices;
 pub(crate) mod memory_policy;
-pub(crate) mod mount_options;
+pub mod mount_options;
 mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod process;

@@ -135,6 +135,21 @@ pub fn mount_options() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().map(|o| o.0)
 }
 
+/// The options of a mount that is made on the host, before the container: flags of mount(2), propagation types, and the file
+/// system's own options. An option that only the inside of a container has is an error.
+pub fn of_the_host(options: &[String]) -> Result<(u64, Vec<u64>, Vec<String>)> {
+    let o = sort(options, "rootfs")?;
+    if o.copy_up || o.recursive != Attr::default() {
+        return Err(unsupported("rootfs.options".to_string(), "has options that are for mounts in a container"));
+    }
+    let bind = match o.bind {
+        Some(true) => sys::MS_BIND | sys::MS_REC,
+        Some(false) => sys::MS_BIND,
+        None => 0,
+    };
+    Ok((o.flags | bind, o.propagation, o.data))
+}
+
 pub(super) fn sort(options: &[String], field: &str) -> Result<Options> {
     let mut o = Options::default();
     for (i, option) in options.iter().enumerate() {

@@ -268,6 +268,11 @@ pub fn seek(fd: BorrowedFd, offset: i64) -> Result<()> {
 
 /// dup3(2) onto 0, 1 or 2: the copy is not close-on-exec.
 pub fn dup_to_stdio(fd: BorrowedFd, to: RawFd) -> Result<()> {
+    dup_to(fd, to)
+}
+
+/// dup3(2) onto a number that nobody in this process owns, or 0, 1 or 2: the copy is not close-on-exec.
+pub fn dup_to(fd: BorrowedFd, to: RawFd) -> Result<()> {
     if fd.as_raw_fd() == to {
         return Ok(());
     }
@@ -489,6 +494,16 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     // SAFETY: fds is a valid place for two numbers.
     Errno::result(unsafe { libc::pipe2(fds.as_mut_ptr(), O_CLOEXEC) })?;
     Ok((owned(c_long::from(fds[0]))?, owned(c_long::from(fds[1]))?))
+}
+
+/// splice(2) between two pipes, without waiting: how many bytes moved (0: no writer is left). EAGAIN: the one is empty, or the
+/// other full.
+pub fn splice(from: BorrowedFd, to: BorrowedFd, len: usize) -> Result<usize> {
+    let flags = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;
+    let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
+    // SAFETY: null offsets, as pipes want it; otherwise plain numbers.
+    let n = unsafe { libc::splice(from, std::ptr::null_mut(), to, std::ptr::null_mut(), len, flags) };
+    Errno::result(n).map(|n| n as usize)
 }
 
 /// getdents64(2): fills `buf` with entries of an open directory; 0 at its end. [`entries`] reads them.

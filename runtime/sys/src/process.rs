@@ -93,6 +93,24 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>, child: impl FnOnce() -> u8
     Ok(Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
 
+/// fork(2): runs `child` in a copy of this process, which must have one thread; the child may then do what any process may.
+/// The closure gives its exit status.
+pub fn fork(child: impl FnOnce() -> u8) -> Result<Child> {
+    if file::stat(c"/proc/self/task")?.nlink != 3 {
+        return Err(Errno::EDEADLK);
+    }
+    // SAFETY: with one thread no lock is held in the child, and libc's own fork sets right what it keeps of the process.
+    let pid = Errno::result(unsafe { libc::fork() })?;
+    if pid == 0 {
+        let guard = ExitGuard;
+        let status = child();
+        std::mem::forget(guard);
+        exit(status);
+    }
+    // A child that has ended stays until it is reaped, and so does its pid.
+    Ok(Child { pid, pidfd: pidfd_open(pid)? })
+}
+
 /// Keeps a panic in the child from unwinding into code that belongs to the parent.
 struct ExitGuard;
 
@@ -106,6 +124,16 @@ impl Drop for ExitGuard {
 pub fn exit(status: u8) -> ! {
     // SAFETY: does not return.
     unsafe { libc::_exit(c_int::from(status)) }
+}
+
+/// unsetenv(3), for a variable that neither this process nor its children shall have.
+pub fn forget_variable(name: &str) -> Result<()> {
+    if file::stat(c"/proc/self/task")?.nlink != 3 {
+        return Err(Errno::EDEADLK);
+    }
+    // SAFETY: there is no other thread that could read the environment at the same time.
+    unsafe { std::env::remove_var(name) };
+    Ok(())
 }
 
 /// How a process ended.

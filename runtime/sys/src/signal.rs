@@ -71,6 +71,12 @@ pub fn waiting<const N: usize>(signals: [i32; N]) -> Result<OwnedFd> {
     }
 }
 
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
