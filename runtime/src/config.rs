@@ -3,6 +3,7 @@
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::netdevices;
 use crate::plan::unsupported;
+use crate::resctrl;
 use log::warn;
 use oci_spec::runtime::{LinuxNamespaceType as Ns, LinuxSeccompAction, Process, Spec};
 use orlop_sys::file;
@@ -145,7 +146,7 @@ const CHECKS: &[Check] = &[
     seccomp,
     labels,
     net_devices,
-    later_sections,
+    intel_rdt,
 ];
 
 fn kind(spec: &Spec, kind: Ns) -> Option<Option<&Path>> {
@@ -395,10 +396,6 @@ fn net_devices(spec: &Spec) -> Result<()> {
     }
 }
 
-/// Sections of newer versions of the specification that this version of orlop cannot honour yet.
-fn later_sections(spec: &Spec) -> Result<()> {
-    match spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref()) {
-        Some(_) => Err(unsupported("linux.intelRdt", "is not supported by this version")),
-        None => Ok(()),
-    }
+fn intel_rdt(spec: &Spec) -> Result<()> {
+    spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref()).map_or(Ok(()), resctrl::check)
 }

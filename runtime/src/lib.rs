@@ -24,6 +24,7 @@ mod netlink;
 pub mod notify;
 pub mod ops;
 pub mod plan;
+pub mod resctrl;
 mod rootfs;
 pub mod seal;
 pub mod seccomp_agent;

@@ -12,6 +12,7 @@ use crate::cgroup::{self, Cgroup, Paths};
 use crate::config::{self, Config};
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::plan::c_string;
+use crate::resctrl;
 use oci_spec::runtime::{LinuxResources, Spec};
 use orlop_sys::{Errno, file, process};
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,9 @@ pub struct Saved {
     pub annotations: BTreeMap<String, String>,
     /// Where the cgroups are.
     pub cgroup_paths: Paths,
+    /// Its class of service (Intel RDT).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<resctrl::Group>,
     /// Whether the init has a pid namespace of its own, with which all its processes end.
     pub private_pid: bool,
 }

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["config", "spawn"],
     &["init", "rootfs", "copy_up"],
     &["plan", "hooks", "hook", "console", "notify", "netdevices", "netlink"],
-    &["cgroup", "hints", "log", "seal"],
+    &["cgroup", "resctrl", "hints", "log", "seal"],
     &["sync", "error"],
 ];
 

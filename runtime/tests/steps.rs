@@ -125,6 +125,9 @@ const CASES: &[Case] = &[
     case("a device that cannot move", "linux.netDevices.lo", &["\"lo\"", "EINVAL", "hint"], |c, _| {
         set(c, "/linux/netDevices", json!({"lo": {"name": "lo0"}}));
     }),
+    case("no resctrl", "linux.intelRdt", &["intelRdt is specified in config, but Intel RDT is not enabled"], |c, _| {
+        set(c, "/linux/intelRdt", json!({"closID": "gold"}));
+    }),
     case("hostname too long", "hostname", &["sethostname", "EINVAL"], |c, _| {
         set(c, "/hostname", json!("x".repeat(65)));
     }),

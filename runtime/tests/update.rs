@@ -50,6 +50,7 @@ impl Lab {
             rootfs: "/".into(),
             annotations: Default::default(),
             cgroup_paths: cgroup.paths().clone(),
+            intel_rdt: None,
             private_pid: false,
         };
         reserved.save(&saved).unwrap();
@@ -127,6 +128,40 @@ impl Drop for Lab {
         // The init's children too.
         let _ = self.cgroup.signal(9);
     }
+}
+
+/// A directory with what resctrl has for a class of service: no hardware here has the real one.
+fn class(lab: &Lab) -> tempfile::TempDir {
+    let class = tempfile::tempdir().unwrap();
+    for (file, text) in [("schemata", "    MB:0=100\n    L3:0=7ff\n"), ("tasks", "")] {
+        fs::write(class.path().join(file), text).unwrap();
+    }
+    let path = lab.root.path().join("c/state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    state["intel_rdt"] = json!({"root": class.path(), "path": class.path(), "own": false});
+    fs::write(&path, state.to_string()).unwrap();
+    class
+}
+
+#[test]
+fn a_class_of_service_changes_by_flags_alone() {
+    let lab = Lab::sleeping(json!({"pids": {"limit": 100}}));
+    let e = lab.update("--l3-cache-schema L3:0=f", "").unwrap_err();
+    assert!(e.contains("--l3-cache-schema: updating a non-existent Intel RDT configuration is not supported"), "{e}");
+    let class = class(&lab);
+    let schemata = || fs::read_to_string(class.path().join("schemata")).unwrap();
+    lab.ok("--pids-limit 50");
+    assert_eq!(schemata(), "    MB:0=100\n    L3:0=7ff\n");
+    lab.ok("--l3-cache-schema L3:0=f");
+    // A plain file keeps what stood behind the line; the kernel changes what the line names.
+    assert!(schemata().starts_with("L3:0=f\n"), "{}", schemata());
+    lab.ok("--mem-bw-schema MB:0=20 --pids-limit 60");
+    assert_eq!((schemata().lines().next(), lab.pids().as_str()), (Some("MB:0=20"), "60"));
+    // With --resources too, as with runc; and set back if a limit is refused.
+    let before = schemata();
+    let e = lab.update("--mem-bw-schema MB:0=30 -r -", r#"{"cpu": {"quota": 5}}"#).unwrap_err();
+    assert!(e.contains("cpu.quota"), "{e}");
+    assert_eq!(schemata(), before);
 }
 
 #[test]
@@ -263,8 +298,8 @@ fn an_ended_container_is_refused() {
 fn flags_that_cannot_be_honoured_are_refused_by_name() {
     let lab = Lab::sleeping(json!({}));
     for (flags, said) in [
-        ("--l3-cache-schema L3:0=f", "--l3-cache-schema: is not supported"),
-        ("--mem-bw-schema MB:0=20", "--mem-bw-schema: is not supported"),
+        ("--l3-cache-schema L3:0=f", "--l3-cache-schema: updating a non-existent Intel RDT"),
+        ("--mem-bw-schema MB:0=20", "--mem-bw-schema: updating a non-existent Intel RDT"),
         ("--memory 1x", "is not a size such as"),
         ("--blkio-weight 70000", "resources.blockIO.weight: invalid value"),
         ("--blkio-weight 5", "linux.resources.blockIO.weight: 5 is not a weight"),

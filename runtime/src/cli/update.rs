@@ -4,7 +4,6 @@ use super::verbs::{path, text};
 use super::{file, string};
 use crate::error::{On, Result, invalid};
 use crate::ops::UpdateOptions;
-use crate::plan::unsupported;
 use clap::{Arg, ArgMatches};
 use log::warn;
 use serde_json::{Map, Value};
@@ -64,25 +63,22 @@ const LIMITS: &[Limit] = &[
     limit("pids-limit", Is::Signed, "pids", "limit", "number of processes and threads"),
 ];
 
-/// Of Intel's resource director, which this version does not manage.
-const LATER: &[(&str, &str)] = &[
-    ("l3-cache-schema", "Intel RDT L3 cache schema: not supported by this version"),
-    ("mem-bw-schema", "Intel RDT memory bandwidth schema: not supported by this version"),
+/// Lines for the container's class of service (Intel RDT), which `--resources` does not have.
+const SCHEMATA: &[(&str, &str)] = &[
+    ("l3-cache-schema", "share of the L3 cache (Intel RDT), such as L3:0=7f0;1=1f"),
+    ("mem-bw-schema", "share of memory bandwidth (Intel RDT), such as MB:0=20;1=70"),
 ];
 
 pub(super) fn flags() -> Vec<Arg> {
     let resources = path("resources", "a file with the limits as JSON, or - for stdin").short('r');
     let limits = LIMITS.iter().map(|l| text(l.flag, l.help).hide(l.help.is_empty()));
-    let later = LATER.iter().map(|(flag, help)| text(flag, help));
-    [resources].into_iter().chain(limits).chain(later).collect()
+    let schemata = SCHEMATA.iter().map(|(flag, help)| text(flag, help));
+    [resources].into_iter().chain(limits).chain(schemata).collect()
 }
 
 pub(super) fn options(flags: &ArgMatches, id: String) -> Result<UpdateOptions> {
-    for (flag, _) in LATER {
-        if string(flags, flag).is_some() {
-            return Err(unsupported(format!("--{flag}"), "is not supported by this version"));
-        }
-    }
+    let schemata = SCHEMATA.iter().filter_map(|(flag, _)| Some((*flag, string(flags, flag)?)));
+    let schemata = schemata.filter(|(_, line)| !line.is_empty()).collect();
     let resources = match given_file(flags)? {
         Some(json) => {
             for l in LIMITS.iter().filter(|l| string(flags, l.flag).is_some()) {
@@ -92,7 +88,7 @@ pub(super) fn options(flags: &ArgMatches, id: String) -> Result<UpdateOptions> {
         }
         None => limits(|flag| string(flags, flag))?.to_string().into_bytes(),
     };
-    Ok(UpdateOptions { id, resources })
+    Ok(UpdateOptions { id, resources, schemata })
 }
 
 fn given_file(flags: &ArgMatches) -> Result<Option<Vec<u8>>> {

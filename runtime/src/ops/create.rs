@@ -9,7 +9,7 @@ use crate::netdevices::{self, Moved};
 use crate::plan::{self, Input, Plan};
 use crate::spawn::{self, Answers, Init, Request};
 use crate::state::{self, Container, Reserved, Saved};
-use crate::{hooks, log, notify, seccomp_agent};
+use crate::{hooks, log, notify, resctrl, seccomp_agent};
 use ::log::warn;
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Spec};
 use orlop_sys::{file, process};
@@ -34,6 +34,7 @@ pub(super) struct Made {
     /// The terminal, when no socket takes it.
     pub(super) master: Option<console::Terminal>,
     devices: Option<Moved>,
+    class: Option<resctrl::Made>,
     cgroup: CgroupGuard,
     reserved: Reserved,
 }
@@ -89,6 +90,10 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
     let entry = cgroup.cgroup.create(linux.and_then(|l| l.resources().as_ref()))?;
     // A failed create has taken back what it made, and left alone what was there before.
     cgroup.armed = true;
+    let class = match linux.and_then(|l| l.intel_rdt().as_ref()) {
+        Some(rdt) => Some(resctrl::create(&resctrl::mounted().map_err(|e| e.at("linux.intelRdt"))?, rdt, &options.id)?),
+        None => None,
+    };
     let proc = spawn::open_proc()?;
     let mut answers = Creating {
         config: &config,
@@ -97,6 +102,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
         rootfs,
         cgroup: cgroup.cgroup.as_ref(),
         proc: proc.as_fd(),
+        class: class.as_ref(),
         devices: None,
         saved: None,
         master: None,
@@ -112,7 +118,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
     let init = spawn::spawn(request, &mut answers).map_err(|e| cgroup.explain(e))?;
     let (saved, master, devices) = (answers.saved, answers.master, answers.devices);
     let saved = saved.ok_or_else(|| Error::new(Kind::Init, "the container's init left out its hooks"))?;
-    Ok(Made { plan, saved, init, master, devices, cgroup, reserved })
+    Ok(Made { plan, saved, init, master, devices, class, cgroup, reserved })
 }
 
 impl Made {
@@ -132,6 +138,7 @@ impl Made {
         self.init.disarm();
         self.cgroup.armed = false;
         self.devices.into_iter().for_each(Moved::commit);
+        self.class.into_iter().for_each(resctrl::Made::commit);
         Ok((self.reserved.into_container(self.saved), self.init, self.master))
     }
 }
@@ -144,6 +151,7 @@ struct Creating<'a> {
     rootfs: PathBuf,
     cgroup: &'a dyn Cgroup,
     proc: BorrowedFd<'a>,
+    class: Option<&'a resctrl::Made>,
     devices: Option<Moved>,
     saved: Option<Saved>,
     master: Option<console::Terminal>,
@@ -158,6 +166,9 @@ impl Answers for Creating<'_> {
     fn hooks(&mut self, pid: i32) -> Result<()> {
         // Before the hooks, so that a half-made container can be killed by its id.
         let saved = self.save(pid)?;
+        if let Some(class) = self.class {
+            class.group().enter(pid)?;
+        }
         // prestart is deprecated: its hooks were written when they ran at start, in a container that was created.
         for (name, status) in [("prestart", "created"), ("createRuntime", "creating")] {
             hooks::run(&self.config.spec, name, &saved.id, &saved.bundle, status, pid)?;
@@ -189,6 +200,7 @@ impl Creating<'_> {
             rootfs: self.rootfs.clone(),
             annotations: state::annotations(&self.config.spec),
             cgroup_paths: self.cgroup.paths().clone(),
+            intel_rdt: self.class.map(|class| class.group().clone()),
             private_pid: super::namespace(&self.config.spec, Ns::Pid).is_some_and(|path| path.is_none()),
         };
         self.reserved.save(&saved)?;

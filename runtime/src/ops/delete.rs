@@ -98,6 +98,7 @@ pub(super) fn destroy(container: &Container) -> Result<()> {
         failures.extend(cgroup.signal(SIGKILL).err());
     }
     failures.extend(cgroup.remove().err());
+    failures.extend(container.saved.intel_rdt.as_ref().and_then(|class| class.remove().err()));
     match container.config() {
         Ok(config) => {
             // Their failures are logged, and the lifecycle goes on (runtime.md, "Lifecycle").

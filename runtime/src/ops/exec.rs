@@ -80,6 +80,9 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
         Request { plan: &plan, entry, target: Some(target.as_fd()), gate: None, proc: proc.as_fd(), lock: None };
     let hinted = |e| super::explain_exec(e, &plan, &container.saved.rootfs);
     let mut init = spawn::spawn(request, &mut answers).map_err(hinted)?;
+    if let Some(class) = &container.saved.intel_rdt {
+        class.enter(init.pid)?;
+    }
     super::tell(init.pid, init.pidfd.as_fd(), options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
     debug!("setns_init: about to exec {:?}", process.args().as_deref().unwrap_or_default());
     init.release(&plan).map_err(hinted)?;

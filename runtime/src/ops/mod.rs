@@ -146,6 +146,8 @@ pub struct UpdateOptions {
     pub id: String,
     /// The limits to change, as the JSON of a `linux.resources`.
     pub resources: Vec<u8>,
+    /// Lines for the schemata of its class of service (Intel RDT), and the flag of each.
+    pub schemata: Vec<(&'static str, String)>,
 }
 
 /// Where state is kept when `--root` is not given: `/run/orlop`, or `$XDG_RUNTIME_DIR/orlop` (the second value is then

@@ -6,6 +6,7 @@
 use super::{Global, UpdateOptions};
 use crate::config;
 use crate::error::{Error, Kind, Result, invalid};
+use crate::resctrl::Group;
 use crate::state::{Container, Status};
 use log::warn;
 use oci_spec::runtime::LinuxResources;
@@ -20,9 +21,43 @@ pub fn update(global: &Global, options: &UpdateOptions) -> Result<()> {
     if container.status()? == Status::Stopped {
         return Err(Error::new(Kind::State, "container not running"));
     }
+    let back = set_class(&container, options)?;
+    let limited = limit(&container, &given);
+    if let (Err(_), Some((class, lines))) = (&limited, back) {
+        // The first error is what the user must hear.
+        let _ = class.set(lines.trim_end());
+    }
+    limited
+}
+
+/// Changes the class of service (Intel RDT); what it had before is for the way back.
+fn set_class<'a>(container: &'a Container, options: &UpdateOptions) -> Result<Option<(&'a Group, String)>> {
+    let Some((first, _)) = options.schemata.first() else { return Ok(None) };
+    let Some(class) = &container.saved.intel_rdt else {
+        return Err(invalid(format!("--{first}"), "updating a non-existent Intel RDT configuration is not supported")
+            .hint("the container was made without linux.intelRdt"));
+    };
+    let before = class.schemata()?;
+    for (flag, line) in &options.schemata {
+        if line.contains('\n') {
+            return Err(invalid(format!("--{flag}"), "must not contain newlines"));
+        }
+        if let Err(e) = class.set(line) {
+            let e = e.at(format!("--{flag}"));
+            return Err(match class.set(before.trim_end()) {
+                Ok(()) => e,
+                Err(second) => e.also(second),
+            });
+        }
+    }
+    Ok(Some((class, before)))
+}
+
+/// Changes the limits of the cgroups.
+fn limit(container: &Container, given: &Value) -> Result<()> {
     let old = json_of(&container.resources()?)?;
-    let new = merged(&old, &given);
-    let change = with_partners(&given, &new);
+    let new = merged(&old, given);
+    let change = with_partners(given, &new);
     let cgroup = container.cgroup();
     if let Err(e) = cgroup.set(&typed(change.clone())?) {
         let back = picked(&merged(&unlimited(), &old), &change);
