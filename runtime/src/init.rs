@@ -90,7 +90,7 @@ impl Init<'_> {
     pub fn run(&self) -> u8 {
         let mut walk = Walk {
             init: self,
-            rootfs: Rootfs::new(self.opens),
+            rootfs: Rootfs::new(self),
             label: None,
             in_cwd: false,
             closed: false,
@@ -100,6 +100,7 @@ impl Init<'_> {
         };
         let mut ready = false;
         for (i, planned) in self.plan.steps.iter().enumerate() {
+            walk.rootfs.at = i as u16;
             if let Err(Fault(part, number)) = walk.step(&planned.step) {
                 let frame = Frame { tag: Tag::Failed, part, step: i as u16, number };
                 self.fail(&frame, ready, walk.late_output.as_ref().map(AsFd::as_fd));
@@ -133,7 +134,12 @@ impl Init<'_> {
 
     /// Asks the parent, and waits for its `Go`.
     fn ask(&self, tag: Tag, fd: Option<BorrowedFd>) -> Result<(), Fault> {
-        sync::send(self.socket, &Frame::of(tag), fd).part(Part::Protocol)?;
+        self.ask_at(tag, 0, fd)
+    }
+
+    /// [`Init::ask`] of something that the step has.
+    pub fn ask_at(&self, tag: Tag, step: u16, fd: Option<BorrowedFd>) -> Result<(), Fault> {
+        sync::send(self.socket, &Frame { step, ..Frame::of(tag) }, fd).part(Part::Protocol)?;
         self.answer()
     }
 

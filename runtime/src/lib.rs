@@ -31,6 +31,7 @@ pub mod seccomp_agent;
 pub mod spawn;
 pub mod state;
 pub mod sync;
+mod userns;
 
 /// The version of the runtime specification that orlop implements.
 pub const OCI_VERSION: &str = "1.3.0";

@@ -5,9 +5,9 @@
 //! fchdir to it, never on the path again (CVE-2021-30465, CVE-2025-31133, CVE-2025-52881).
 
 use crate::copy_up;
-use crate::init::{Fault, InPart};
+use crate::init::{Fault, InPart, Init};
 use crate::plan::{BindStep, DeviceStep, MountStep, Step, Target, Tree};
-use crate::sync::Part;
+use crate::sync::{Part, Tag};
 use orlop_sys::mount::{self as sys, Attr, attr};
 use orlop_sys::process;
 use orlop_sys::{Errno, file};
@@ -16,7 +16,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The rootfs while it is being built.
 pub struct Rootfs<'a> {
-    opens: &'a [OwnedFd],
+    init: &'a Init<'a>,
+    /// The index of the step.
+    pub at: u16,
     root: Option<OwnedFd>,
     /// /dev, once the mounts are made: most of what is made singly is in it.
     dev: Option<OwnedFd>,
@@ -29,8 +31,8 @@ pub struct Rootfs<'a> {
 
 impl<'a> Rootfs<'a> {
     /// Before the first step.
-    pub fn new(opens: &'a [OwnedFd]) -> Rootfs<'a> {
-        Rootfs { opens, root: None, dev: None, null: None, cover: None, umask: 0o022 }
+    pub fn new(init: &'a Init<'a>) -> Rootfs<'a> {
+        Rootfs { init, at: 0, root: None, dev: None, null: None, cover: None, umask: 0o022 }
     }
 
     /// The root directory of the container-to-be.
@@ -99,10 +101,17 @@ impl<'a> Rootfs<'a> {
                 }
                 other => other,
             }
-        } else if directory {
-            file::mkdir_all_in_root(root, &target.path)
         } else {
-            file::touch_in_root(root, &target.path)
+            let there = if target.nofollow {
+                file::openat2(root, &target.path, file::O_PATH | file::O_NOFOLLOW, 0, file::IN_ROOT)
+            } else {
+                Err(Errno::ENOENT)
+            };
+            match there {
+                Err(Errno::ENOENT) if directory => file::mkdir_all_in_root(root, &target.path),
+                Err(Errno::ENOENT) => file::touch_in_root(root, &target.path),
+                other => other,
+            }
         };
         let place = place.part(Part::Place)?;
         // Nothing may stand in for a file of procfs, wherever a symlink of the image leads (CVE-2019-16884).
@@ -132,7 +141,7 @@ impl<'a> Rootfs<'a> {
         match sys::mount(Some(&m.source), c".", Some(&m.fs), m.flags, data) {
             // A v2 hierarchy cannot be mounted in a user namespace without a cgroup namespace of its own.
             Err(Errno::EPERM | Errno::EBUSY) if m.fallback.is_some() => {
-                let tree = m.fallback.and_then(|i| self.opens.get(i)).ok_or(Errno::EBADF)?;
+                let tree = m.fallback.and_then(|i| self.init.opens.get(i)).ok_or(Errno::EBADF)?;
                 let read_only = if m.flags & sys::MS_RDONLY != 0 { read_only() } else { Attr::default() };
                 sys::set_attr(tree.as_fd(), &read_only, false).part(Part::Attributes)?;
                 sys::attach(tree.as_fd(), place.as_fd()).part(Part::Attach)?;
@@ -153,25 +162,54 @@ impl<'a> Rootfs<'a> {
     fn bind(&self, b: &BindStep) -> Result<(), Fault> {
         let cloned;
         let tree = match &b.tree {
-            Tree::Opened(open) => self.opens.get(*open).ok_or(Errno::EBADF)?.as_fd(),
+            Tree::Opened(open) => self.init.opens.get(*open).ok_or(Errno::EBADF)?.as_fd(),
             Tree::Host(path) => {
-                cloned = sys::clone_tree(None, path, b.whole, false).part(Part::Source)?;
+                cloned = sys::clone_tree(None, path, b.whole, b.nofollow).part(Part::Source)?;
                 cloned.as_fd()
             }
             Tree::Root(path) => {
-                let source = file::openat2(self.fd()?, path, file::O_PATH, 0, file::IN_ROOT).part(Part::Source)?;
+                let flags = file::O_PATH | if b.nofollow { file::O_NOFOLLOW } else { 0 };
+                let source = file::openat2(self.fd()?, path, flags, 0, file::IN_ROOT).part(Part::Source)?;
                 cloned = sys::clone_tree(Some(source.as_fd()), c"", b.whole, false).part(Part::Source)?;
+                if b.idmap.is_some() {
+                    // It shows the mounts made so far, so it could not be opened before; and it needs the host's rights.
+                    self.init.ask_at(Tag::Idmap, self.at, Some(cloned.as_fd()))?;
+                }
                 cloned.as_fd()
             }
         };
-        let directory = file::fstat(tree)?.is_dir();
+        let found = file::fstat(tree)?;
+        if b.copy_symlink && found.mode & file::S_IFMT == file::S_IFLNK {
+            return self.copy_symlink(tree, &b.target.path);
+        }
+        let directory = found.is_dir();
         if b.target.path.as_c_str() == c"/proc" && file::fs_type(tree)? != file::PROC_SUPER_MAGIC {
             return Err(Fault(Part::OnProc, Errno::EPERM as i32));
         }
         let place = self.place(&b.target, directory)?;
         // Before it can be seen: what is attached is what was asked for.
+        if b.locked && b.attr != Attr::default() {
+            keep_locked(tree, &b.attr)?;
+        }
         change(tree, &b.attr, &b.recursive, &b.propagation)?;
         sys::attach(tree, place.as_fd()).part(Part::Attach)
+    }
+
+    /// A symlink with the same text; one that is there already must have it.
+    fn copy_symlink(&self, link: BorrowedFd, at: &CStr) -> Result<(), Fault> {
+        let (mut text, mut there) = ([0u8; file::PATH_MAX], [0u8; file::PATH_MAX]);
+        // One byte stays for the end of the string.
+        let room = text.get_mut(..file::PATH_MAX - 1).ok_or(Errno::ENAMETOOLONG)?;
+        file::readlinkat(link, c"", room).part(Part::Source)?;
+        let text = CStr::from_bytes_until_nul(&text).map_err(|_| Errno::EINVAL)?;
+        let (dir, name) = file::parent_in_root(self.fd()?, at).part(Part::Place)?;
+        match file::symlinkat(text, dir.as_fd(), name) {
+            Err(Errno::EEXIST) => match file::readlinkat(dir.as_fd(), name, &mut there) {
+                Ok(found) if found == text.to_bytes() => Ok(()),
+                _ => Err(Fault(Part::Mismatch, Errno::EEXIST as i32)),
+            },
+            other => other.part(Part::Place),
+        }
     }
 
     /// The directory of a path and the name in it.
@@ -190,7 +228,7 @@ impl<'a> Rootfs<'a> {
     }
 
     fn device(&mut self, d: &DeviceStep) -> Result<(), Fault> {
-        let opens = self.opens;
+        let opens = self.init.opens;
         let (dir, name) = self.parent(&d.path)?;
         let dir = dir.as_fd();
         if let Some(tree) = d.tree {
@@ -366,6 +404,18 @@ fn ordinary(dir: BorrowedFd, name: &CStr) -> Result<OwnedFd, Fault> {
         file::S_IFLNK | file::S_IFDIR => Err(Fault(Part::Mismatch, Errno::EEXIST as i32)),
         _ => Ok(place),
     }
+}
+
+/// In a user namespace the kernel lets nobody take away what a mount of the host's has (mount_namespaces(7)): no flag of those that
+/// restrict, and no change of access times. A tree that was cloned outside is not yet bound to that, so it is seen to here. The
+/// mount's own flags and those of its file system look alike: what is still there after the change was the file system's.
+fn keep_locked(tree: BorrowedFd, attr: &Attr) -> Result<(), Fault> {
+    let before = file::mount_flags(tree)?;
+    sys::set_attr(tree, attr, false).part(Part::Attributes)?;
+    let after = file::mount_flags(tree)?;
+    let lost = before & !after & file::ST_RESTRICTING;
+    let other_times = (before ^ after) & file::ST_ATIME;
+    if lost | other_times != 0 { Err(Fault(Part::Locked, Errno::EPERM as i32)) } else { Ok(()) }
 }
 
 /// Attributes of the topmost mount, then of the whole tree, then the propagation types in their order.

@@ -3,8 +3,9 @@
 use crate::cgroup::Entry;
 use crate::error::{Error, Kind, On, Result};
 use crate::init::{Gate, Init as Child};
-use crate::plan::{Open, Plan, Step};
+use crate::plan::{Open, Plan, Planned, Step, Tree};
 use crate::sync::{self, Frame, Tag};
+use crate::userns;
 use log::debug;
 use orlop_sys::process::{self as sys, Exit};
 use orlop_sys::{Errno, file, mount, socket};
@@ -70,7 +71,7 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
             debug!("seccomp filter flags: {flags}");
         }
     }
-    let opens = open_all(plan)?;
+    let opens = open_all(plan, request.proc)?;
     let output = file::memfd(c"hooks").on("memfd_create", "")?;
     let (ours, theirs) = socket::pair().on("socketpair", "")?;
     // /proc/PID of the child belongs to root from the start (CVE-2016-9962); execve sets it back.
@@ -100,7 +101,7 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
     drop(theirs);
     let child = made.map_err(|e| clone_error(plan, e))?;
     let mut init = Init { pid: child.pid, pidfd: child.pidfd, socket: ours, hook_output: output, armed: true };
-    serve(&mut init, plan, request.proc, answers)?;
+    serve(&mut init, plan, &opens, request.proc, answers)?;
     debug!("child process in init(): pid {} is ready to execute", init.pid);
     Ok(init)
 }
@@ -177,19 +178,30 @@ fn field_of(plan: &Plan, open: usize) -> &str {
     plan.opens.get(open).map_or("", |(_, field)| field.as_ref())
 }
 
-fn open_all(plan: &Plan) -> Result<Vec<OwnedFd>> {
+fn open_all(plan: &Plan, proc: BorrowedFd) -> Result<Vec<OwnedFd>> {
     let mut fds = Vec::with_capacity(plan.opens.len());
     more_fds(plan.opens.len())?;
     for (open, field) in &plan.opens {
         let fd = match open {
-            Open::Tree { path, recursive } => {
-                mount::clone_tree(None, path, *recursive, false).on("open_tree of", format!("{path:?}"))
+            Open::Tree { path, recursive, nofollow, idmap } => {
+                tree(path, *recursive, *nofollow).and_then(|tree| match idmap {
+                    None => Ok(tree),
+                    Some(map) => {
+                        let pid = std::process::id() as i32;
+                        userns::idmap(tree.as_fd(), map, &fds, &format!("{path:?}"), pid).map(|()| tree)
+                    }
+                })
             }
+            Open::UserNamespace(maps) => userns::with_maps(maps, proc),
             Open::Namespace { path, kind } => namespace(path, *kind),
         };
         fds.push(fd.map_err(|e| e.at(field.to_string()))?);
     }
     Ok(fds)
+}
+
+fn tree(path: &CStr, recursive: bool, nofollow: bool) -> Result<OwnedFd> {
+    mount::clone_tree(None, path, recursive, nofollow).on("open_tree of", format!("{path:?}"))
 }
 
 fn namespace(path: &CStr, kind: i32) -> Result<OwnedFd> {
@@ -229,7 +241,7 @@ fn clone_error(plan: &Plan, errno: Errno) -> Error {
 }
 
 /// Answers until the child is ready.
-fn serve(init: &mut Init, plan: &Plan, proc: BorrowedFd, answers: &mut dyn Answers) -> Result<()> {
+fn serve(init: &mut Init, plan: &Plan, opens: &[OwnedFd], proc: BorrowedFd, answers: &mut dyn Answers) -> Result<()> {
     loop {
         let Some((frame, fd)) = init.next()? else { return Err(init.died()) };
         match (frame.tag, fd) {
@@ -245,6 +257,7 @@ fn serve(init: &mut Init, plan: &Plan, proc: BorrowedFd, answers: &mut dyn Answe
             }
             (Tag::Maps, None) => maps(init, plan, proc)?,
             (Tag::Devices, Some(socket)) => answers.devices(init.pid, socket)?,
+            (Tag::Idmap, Some(tree)) => idmap(init, plan, &frame, opens, tree.as_fd())?,
             (Tag::Hooks, None) => answers.hooks(init.pid)?,
             (Tag::Console, Some(master)) => answers.console(master)?,
             (Tag::Notify, Some(listener)) => answers.notify(init.pid, listener)?,
@@ -256,10 +269,21 @@ fn serve(init: &mut Init, plan: &Plan, proc: BorrowedFd, answers: &mut dyn Answe
     }
 }
 
+/// A source inside the rootfs, which the child has cloned.
+fn idmap(init: &Init, plan: &Plan, frame: &Frame, opens: &[OwnedFd], tree: BorrowedFd) -> Result<()> {
+    match plan.steps.get(usize::from(frame.step)) {
+        Some(Planned { step: Step::Bind(b), field }) if let (Tree::Root(path), Some(map)) = (&b.tree, &b.idmap) => {
+            userns::idmap(tree, map, opens, &format!("{path:?} in the rootfs"), init.pid)
+                .map_err(|e| e.at(format!("{field}.source")))
+        }
+        _ => Err(Error::new(Kind::Init, "the container's init asked for an idmapped mount that is not in its plan")),
+    }
+}
+
 /// Writes the id maps; the limits too, because the child has lost the right to raise them.
 fn maps(init: &Init, plan: &Plan, proc: BorrowedFd) -> Result<()> {
     let Some(maps) = &plan.maps else { return Err(Error::new(Kind::Init, "no id maps are planned")) };
-    for (i, (resource, soft, hard)) in plan.parent_rlimits.iter().enumerate() {
+    for (i, resource, soft, hard) in &plan.parent_rlimits {
         sys::set_rlimit(init.pid, *resource, *soft, *hard)
             .on("prlimit", "of the container's process")
             .map_err(|e| e.at(format!("process.rlimits[{i}]")))?;

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `Child` + pidfd | learns who the container is, when one more process made it (a joined user namespace) | `Go` |
 //! | `Maps` | writes uid_map and gid_map, sets limits that the child no longer can | `Go` |
+//! | `Idmap` + tree | shows the ids of a source inside the rootfs as the plan has it, for which the init has no rights | `Go` |
 //! | `Devices` + rtnetlink socket | moves network devices to the namespace that the socket speaks of | `Go` |
 //! | `Hooks` | runs prestart and createRuntime hooks | `Go` |
 //! | `Console` + pty master | keeps it, or sends it to --console-socket | `Go` |
@@ -27,6 +28,8 @@ pub enum Tag {
     /// See the table.
     Maps,
     /// See the table.
+    Idmap,
+    /// See the table.
     Devices,
     /// See the table.
     Hooks,
@@ -42,8 +45,18 @@ pub enum Tag {
     Go,
 }
 
-const TAGS: [Tag; 9] =
-    [Tag::Child, Tag::Maps, Tag::Devices, Tag::Hooks, Tag::Console, Tag::Notify, Tag::Ready, Tag::Failed, Tag::Go];
+const TAGS: [Tag; 10] = [
+    Tag::Child,
+    Tag::Maps,
+    Tag::Idmap,
+    Tag::Devices,
+    Tag::Hooks,
+    Tag::Console,
+    Tag::Notify,
+    Tag::Ready,
+    Tag::Failed,
+    Tag::Go,
+];
 
 /// Which part of a step failed; the step itself names its main call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +78,8 @@ pub enum Part {
     CopyUp,
     /// The place is on procfs, where nothing may be mounted.
     OnProc,
+    /// What the source is mounted with may not be taken away.
+    Locked,
     /// Something else than the wanted device is there already.
     Mismatch,
     /// The working directory is outside the root.
@@ -81,7 +96,7 @@ pub enum Part {
     Protocol,
 }
 
-const PARTS: [Part; 15] = [
+const PARTS: [Part; 16] = [
     Part::Step,
     Part::Place,
     Part::Source,
@@ -90,6 +105,7 @@ const PARTS: [Part; 15] = [
     Part::Attach,
     Part::CopyUp,
     Part::OnProc,
+    Part::Locked,
     Part::Mismatch,
     Part::Outside,
     Part::HookStatus,
@@ -106,7 +122,7 @@ pub struct Frame {
     pub tag: Tag,
     /// Of `Failed`: which part.
     pub part: Part,
-    /// Of `Failed`: the index into [`crate::plan::Plan::steps`].
+    /// Of `Failed` and `Idmap`: the index into [`crate::plan::Plan::steps`].
     pub step: u16,
     /// Of `Failed`: the errno, or what the part says. Of `Child`: the pid.
     pub number: i32,
@@ -174,7 +190,7 @@ mod tests {
         assert_eq!(Frame::parse(&[]), None);
         assert_eq!(Frame::parse(&[0; 8]), None);
         assert_eq!(Frame::parse(&[TAGS.len() as u8 + 1, 0, 0, 0, 0, 0, 0, 0]), None);
-        assert_eq!(Frame::parse(&[1, 15, 0, 0, 0, 0, 0, 0]), None);
+        assert_eq!(Frame::parse(&[1, PARTS.len() as u8, 0, 0, 0, 0, 0, 0]), None);
         assert_eq!(Frame::parse(&[1, 0, 0, 0, 0, 0, 0, 0, 0]), None);
     }
 }

@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["seccomp_agent", "diagnose"],
     &["state"],
     &["config", "spawn"],
-    &["init", "rootfs", "copy_up"],
+    &["init", "rootfs", "copy_up", "userns"],
     &["plan", "hooks", "hook", "console", "notify", "netdevices", "netlink"],
     &["cgroup", "resctrl", "hints", "log", "seal"],
     &["sync", "error"],

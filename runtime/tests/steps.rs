@@ -139,6 +139,62 @@ const CASES: &[Case] = &[
     case("missing source of a bind", "mounts[10].source", &["/nowhere", "ENOENT"], |c, _| {
         mount(c, "/out", "bind", "/nowhere", &["rbind"]);
     }),
+    case(
+        "idmap of a file system without support",
+        "mounts[10].source",
+        &["mount_setattr", "/sys/kernel", "sysfs", "EINVAL", "does not support idmapped mounts"],
+        |c, _| {
+            mount(c, "/out", "bind", "/sys/kernel", &["bind", "idmap=uids=0-1-2;gids=0-1-2"]);
+        },
+    ),
+    case(
+        "idmap of such a file system in the rootfs",
+        "mounts[10].source",
+        &["mount_setattr", "\"/proc\" in the rootfs", "proc", "EINVAL"],
+        |c, b| {
+            let proc = b.path("rootfs/proc");
+            mount(c, "/out", "bind", proc.to_str().unwrap(), &["bind", "idmap=uids=0-1-2;gids=0-1-2"]);
+        },
+    ),
+    case("overlapping ranges of an idmap", "mounts[10].options[1]", &["uid_map", "EINVAL", "overlap"], |c, _| {
+        mount(c, "/out", "bind", "/etc", &["bind", "idmap=uids=0-1-2#1-9-2;gids=0-1-2"]);
+    }),
+    case("idmap without a map", "mounts[10].options[1]", &["must have both uid and gid mappings"], |c, _| {
+        mount(c, "/out", "bind", "/etc", &["bind", "ridmap"]);
+    }),
+    case("idmap with two maps", "mounts[10].options[1]", &["which of them"], |c, _| {
+        mount(c, "/out", "bind", "/etc", &["bind", "idmap=uids=0-1-2"]);
+        set(c, "/mounts/10/uidMappings", json!([{"containerID": 0, "hostID": 1, "size": 1}]));
+    }),
+    case("idmap with groups alone", "mounts[10].uidMappings", &["both uid and gid mappings"], |c, _| {
+        mount(c, "/out", "bind", "/etc", &["bind"]);
+        set(c, "/mounts/10/gidMappings", json!([{"containerID": 0, "hostID": 1, "size": 1}]));
+    }),
+    case("idmap of a new file system", "mounts[10].options[0]", &["only supported for bind-mounts"], |c, _| {
+        mount(c, "/out", "tmpfs", "tmpfs", &["idmap=uids=0-1-2;gids=0-1-2"]);
+    }),
+    case("a symlink copied over a file", "mounts[10]", &["/etc/passwd", "something else"], |c, b| {
+        std::os::unix::fs::symlink("x", b.path("link")).unwrap();
+        mount(c, "/etc/passwd", "bind", b.path("link").to_str().unwrap(), &["bind", "copy-symlink"]);
+    }),
+    case("copy-symlink with src-nofollow", "mounts[10].options[1]", &["mutually exclusive"], |c, _| {
+        mount(c, "/out", "bind", "/etc", &["bind", "copy-symlink", "src-nofollow"]);
+    }),
+    case("dest-nofollow of a tmpfs", "mounts[10].options[0]", &["for bind mounts only"], |c, _| {
+        mount(c, "/out", "tmpfs", "tmpfs", &["dest-nofollow"]);
+    }),
+    case(
+        "a flag of the host taken away in a user namespace",
+        "mounts[10].options",
+        &["error mounting \"/sys\" to rootfs at \"/out\"", "operation not permitted"],
+        |c, b| {
+            user_namespace(c);
+            for name in ["resolv.conf", "hostname", "hosts"] {
+                std::fs::write(b.path("rootfs/etc").join(name), "").unwrap();
+            }
+            mount(c, "/out", "bind", "/sys", &["bind", "strictatime"]);
+        },
+    ),
     case("unknown file system", "mounts[10]", &["mount nosuchfs", "/out", "ENODEV"], |c, _| {
         mount(c, "/out", "nosuchfs", "none", &[]);
     }),

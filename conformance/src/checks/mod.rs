@@ -7,6 +7,7 @@ mod cli;
 mod errors;
 mod events;
 mod hooks;
+mod idmap;
 mod lifecycle;
 mod memory_policy;
 mod mounts;
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Check> {
         memory_policy::checks(),
         mounts::checks(),
         mounts::safety(),
+        idmap::checks(),
         namespaces::checks(),
         network_devices::checks(),
         hooks::checks(),

@@ -29,6 +29,12 @@ pub(super) fn checks() -> Vec<Check> {
         bind_read_only "config.md#mounts",
         bind_without_a_type "config.md#mounts",
         bind_keeps_the_flags_of_its_source "runc: mounts",
+        bind_in_a_user_namespace_cannot_take_flags_away "mount_namespaces(7)",
+        copy_symlink_makes_a_symlink "crun: copy-symlink",
+        copy_symlink_of_a_file_is_a_bind "crun: copy-symlink",
+        copy_symlink_over_another_is_refused "crun: copy-symlink",
+        src_nofollow_binds_the_symlink "crun: src-nofollow",
+        dest_nofollow_covers_the_symlink "crun: dest-nofollow",
         tmpfs_size_mode_uid "config.md#mounts",
         tmpfs_mode_defaults_to_that_of_the_directory "runc: mounts",
         tmpcopyup_copies_the_directory "config.md#mounts",
@@ -299,6 +305,80 @@ fn bind_keeps_the_flags_of_its_source(lab: &mut Lab) -> Outcome {
     for flag in ["nosuid", "nodev", "noexec"] {
         ensure!(options.contains(&flag.to_owned()), "{flag} is not among {options:?}");
     }
+    Ok(())
+}
+
+fn bind_in_a_user_namespace_cannot_take_flags_away(lab: &mut Lab) -> Outcome {
+    let source = lab.directory("source")?;
+    let source_text = source.to_string_lossy().into_owned();
+    lab.set("/linux/namespaces/-", json!({ "type": "user" }));
+    super::namespaces::map(lab);
+    fs::create_dir(lab.rootfs().join("there"))?;
+    host(&["mount", "-t", "tmpfs", "tmpfs", &source_text])?;
+    host(&["mount", "-o", "remount,bind,ro,nodev", &source_text])?;
+    lab.mount("/there", "bind", &source, &["bind", "rw"]);
+    let refused = lab.sh("true").run();
+    // What is not named stays.
+    let last = lab.config["mounts"].as_array().map_or(0, Vec::len) - 1;
+    lab.set(&format!("/mounts/{last}/options"), json!(["bind", "nosuid"]));
+    let kept = options_of(lab, "/there");
+    // A superblock that is read-only takes no option away from the mount.
+    host(&["mount", "-o", "remount,ro,dev", &source_text])?;
+    host(&["mount", "-o", "remount,bind,rw,dev", &source_text])?;
+    lab.set(&format!("/mounts/{last}/options"), json!(["bind", "rw"]));
+    let of_the_file_system = lab.run_sh("true");
+    host(&["umount", &source_text])?;
+    let (refused, kept) = (refused?, kept?);
+    ensure!(refused.code != 0, "rw of a source that is ro succeeds");
+    ensure!(["ro", "nodev", "nosuid"].iter().all(|f| kept.contains(&(*f).to_owned())), "options: {kept:?}");
+    of_the_file_system.map(drop)
+}
+
+fn copy_symlink_makes_a_symlink(lab: &mut Lab) -> Outcome {
+    let link = lab.dir.join("link");
+    symlink("../some/where", &link)?;
+    lab.mount("/new/deep/link", "bind", &link, &["bind", "copy-symlink"]);
+    same!(lab.run_sh("readlink /new/deep/link")?, "../some/where\n", "the symlink");
+    // The same again is no error.
+    same!(lab.run_sh("readlink /new/deep/link")?, "../some/where\n", "the symlink that was there");
+    Ok(())
+}
+
+fn copy_symlink_of_a_file_is_a_bind(lab: &mut Lab) -> Outcome {
+    let source = lab.dir.join("source");
+    fs::write(&source, "content")?;
+    lab.mount("/there", "bind", &source, &["bind", "copy-symlink"]);
+    same!(lab.run_sh("cat /there")?, "content", "content");
+    Ok(())
+}
+
+fn copy_symlink_over_another_is_refused(lab: &mut Lab) -> Outcome {
+    let link = lab.dir.join("link");
+    symlink("wanted", &link)?;
+    symlink("other", lab.rootfs().join("there"))?;
+    let reason = lab.refused(|lab| {
+        lab.mount("/there", "bind", &link, &["bind", "copy-symlink"]);
+    })?;
+    ensure!(reason.contains("there"), "the reason does not name the destination: {reason}");
+    Ok(())
+}
+
+fn src_nofollow_binds_the_symlink(lab: &mut Lab) -> Outcome {
+    let link = lab.dir.join("link");
+    symlink("/etc/passwd", &link)?;
+    lab.mount("/there", "bind", &link, &["bind", "src-nofollow"]);
+    // What it leads to is the container's, not the host's.
+    same!(lab.run_sh("readlink /there; head -n 1 /there")?, "/etc/passwd\nroot:x:0:0::/root:/bin/sh\n", "the symlink");
+    Ok(())
+}
+
+fn dest_nofollow_covers_the_symlink(lab: &mut Lab) -> Outcome {
+    let link = lab.dir.join("link");
+    symlink("/etc/group", &link)?;
+    symlink("/etc/passwd", lab.rootfs().join("there"))?;
+    lab.mount("/there", "bind", &link, &["bind", "src-nofollow", "dest-nofollow"]);
+    let out = lab.run_sh("readlink /there; awk '$5 == \"/etc/passwd\"' /proc/self/mountinfo")?;
+    same!(out, "/etc/group\n", "the symlink, and mounts on what it led to");
     Ok(())
 }
 

@@ -96,7 +96,7 @@ fn link_of(lab: &mut Lab, link: &str) -> Result<String, Failure> {
 }
 
 /// Maps the container's ids 0 to 65535 to the host's from 100000, and gives it its root file system.
-fn map(lab: &mut Lab) {
+pub(super) fn map(lab: &mut Lab) {
     let map = json!([{ "containerID": 0, "hostID": 100000, "size": 65536 }]);
     lab.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
     let own = std::process::Command::new("chown").args(["-R", "-h", "100000:100000"]).arg(lab.rootfs()).status();

@@ -36,7 +36,7 @@ fn document() -> Result<Value> {
         "ociVersionMin": OLDEST,
         "ociVersionMax": crate::OCI_VERSION,
         "hooks": hooks::KINDS,
-        "mountOptions": sorted(mount_options::known()),
+        "mountOptions": mount_options::known().collect::<Vec<_>>(),
         "linux": {
             "namespaces": namespaces::KINDS,
             "capabilities": sorted(caps::all()),
@@ -53,7 +53,7 @@ fn document() -> Result<Value> {
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": false, "schemata": false, "monitoring": false },
             "memoryPolicy": { "modes": memory_policy::MODES, "flags": memory_policy::FLAGS },
-            "mountExtensions": { "idmap": { "enabled": false } },
+            "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true },
         },
         "annotations": { "org.opencontainers.runc.checkpoint.enabled": "false" },

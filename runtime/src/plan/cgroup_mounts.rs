@@ -47,7 +47,7 @@ impl Plan {
             let tree = match seen {
                 Some(path) => {
                     let path = c_path(&path, field)?;
-                    Some(self.open(field.to_string(), Open::Tree { path, recursive: false }))
+                    Some(self.open(field.to_string(), Open::tree(path)))
                 }
                 None => None,
             };

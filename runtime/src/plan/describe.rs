@@ -23,7 +23,7 @@ impl Plan {
             return e.at(format!("{}.options[{at}]", planned.field)).hint(hint);
         }
         match frame.part {
-            _ if planned.field.is_empty() => e,
+            _ if planned.field.is_empty() || frame.part == Part::Locked => e,
             Part::Source if matches!(planned.step, Step::Bind(_)) => e.at(format!("{}.source", planned.field)),
             _ => e.at(planned.field.to_string()),
         }
@@ -54,6 +54,14 @@ impl Plan {
             (_, Part::OnProc) => {
                 let (_, object) = self.call(step);
                 return Error::new(Kind::Invalid, format!("{object} cannot be mounted because it is inside /proc"));
+            }
+            (Step::Bind(b), Part::Locked) => {
+                // The words up to the source are runc's, which its users' tests look for.
+                let what = "unable to start container process: error during container init: error mounting";
+                let (source, target, field) = (self.source_of(b), &b.target.path, &planned.field);
+                let why = "an option takes away what the source is mounted with: operation not permitted";
+                return Error::new(Kind::System, format!("{what} {source} to rootfs at {target:?}: {field}.options: {why}"))
+                    .hint("in a user namespace these flags and access times stay as they are on the host: leave the option out");
             }
             (_, Part::Mismatch) => {
                 let (_, object) = self.call(step);
@@ -176,6 +184,7 @@ impl Plan {
     fn path_of(&self, open: usize) -> String {
         match self.opens.get(open) {
             Some((super::Open::Namespace { path, .. } | super::Open::Tree { path, .. }, _)) => format!("{path:?}"),
+            Some((super::Open::UserNamespace(_), _)) => "the user namespace of an idmapped mount".to_string(),
             None => String::new(),
         }
     }

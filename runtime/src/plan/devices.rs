@@ -57,7 +57,7 @@ impl Plan {
 
     fn device(&mut self, path: &str, mode: u32, number: u64, owner: (u32, u32), bind: bool, field: &str) -> Result<()> {
         let path = c_string(path, format!("{field}.path"))?;
-        let tree = bind.then(|| self.open(field.to_string(), Open::Tree { path: path.clone(), recursive: false }));
+        let tree = bind.then(|| self.open(field.to_string(), Open::tree(path.clone())));
         let step = DeviceStep { path, mode, device: number, owner, tree };
         self.push(field.to_string(), Step::Device(Box::new(step)));
         Ok(())

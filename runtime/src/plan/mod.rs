@@ -8,6 +8,7 @@
 mod cgroup_mounts;
 mod describe;
 mod devices;
+mod idmap;
 pub(crate) mod memory_policy;
 pub mod mount_options;
 mod mounts;
@@ -27,7 +28,6 @@ use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-pub use mount_options::mount_options;
 pub use namespaces::IdMap;
 
 /// What the plan has to know of the host and of the invocation, all of it gathered before.
@@ -73,7 +73,13 @@ pub enum Open {
         path: CString,
         /// With all that is mounted below.
         recursive: bool,
+        /// A symlink at the end of the path is not followed.
+        nofollow: bool,
+        /// How its ids are shown, if not as they are.
+        idmap: Option<Idmap>,
     },
+    /// A new user namespace with these maps and nobody in it, for idmapped mounts.
+    UserNamespace(IdMap),
     /// A namespace file.
     Namespace {
         /// The path of the nsfs file.
@@ -81,6 +87,22 @@ pub enum Open {
         /// Which kind it must be: a CLONE_NEW* flag.
         kind: i32,
     },
+}
+
+impl Open {
+    /// A tree as it is.
+    fn tree(path: CString) -> Open {
+        Open::Tree { path, recursive: false, nofollow: false, idmap: None }
+    }
+}
+
+/// How the ids of a tree are shown (mount_setattr(2), MOUNT_ATTR_IDMAP).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idmap {
+    /// The user namespace with the maps (index into [`Plan::opens`]).
+    pub userns: usize,
+    /// On every mount of the tree.
+    pub whole: bool,
 }
 
 /// Where in the container's file system a step works, below the rootfs that is held by an fd.
@@ -92,6 +114,8 @@ pub struct Target {
     pub no_symlinks: bool,
     /// The path is on the list of files below /proc that may be mounted over.
     pub proc_allowed: bool,
+    /// A symlink that stands there is mounted over, not followed.
+    pub nofollow: bool,
 }
 
 /// A new file system.
@@ -142,6 +166,14 @@ pub struct BindStep {
     pub tree: Tree,
     /// With all that is mounted below it.
     pub whole: bool,
+    /// A symlink at the end of the source's path is not followed.
+    pub nofollow: bool,
+    /// If the source is a symlink, make one like it instead of a mount.
+    pub copy_symlink: bool,
+    /// What the source is mounted with cannot be taken away: the host's, in a user namespace.
+    pub locked: bool,
+    /// How its ids are shown; of [`Tree::Opened`] it was done when it was opened.
+    pub idmap: Option<Idmap>,
     /// Where.
     pub target: Target,
     /// Attributes of the topmost mount.
@@ -336,8 +368,8 @@ pub struct Plan {
     pub hop: bool,
     /// Id maps of a new user namespace.
     pub maps: Option<IdMap>,
-    /// Limits that the parent sets when the child has lost the right to, in its new user namespace.
-    pub parent_rlimits: Vec<(u32, u64, u64)>,
+    /// (index, resource, soft, hard) of the limits that the parent sets when the child has lost the right to, in its new user namespace.
+    pub parent_rlimits: Vec<(usize, u32, u64, u64)>,
     /// Opened before the clone, with the field of each.
     pub opens: Vec<(Open, Cow<'static, str>)>,
     /// What the child does.
@@ -350,6 +382,8 @@ pub struct Plan {
     pub env: Strings,
     /// The entry of the environment that [`Step::Home`] replaces.
     pub home: Option<usize>,
+    /// A limit of open files below what the set-up itself needs: (index among the limits, soft, hard), set when all that is closed.
+    pub late_files: Option<(usize, u64, u64)>,
     /// Settings that the host cannot grant and that the specification lets us leave out.
     pub warnings: Vec<String>,
 }
@@ -368,6 +402,7 @@ impl Plan {
             args: Strings::new(Vec::new()),
             env: Strings::new(Vec::new()),
             home: None,
+            late_files: None,
             warnings: Vec::new(),
         }
     }
@@ -390,7 +425,7 @@ pub fn plan(spec: &Spec, input: &Input) -> Result<Plan> {
     let mut p = Plan::empty();
 
     // First of all what needs the rights of the host: a new user namespace takes them away.
-    p.limits(process, ns.new_user());
+    p.limits(process, ns.new_user(), most_files(spec), input);
     p.host_proc(process)?;
     // Not the caller's, which may be that of a service pinned to some CPUs; the cpuset cgroup narrows it down.
     p.push("", Step::Affinity(process::ALL_CPUS.to_vec()));
@@ -444,7 +479,7 @@ pub fn plan_tail(spec: &Spec, process: &Process, input: &Input) -> Result<Plan> 
 pub fn plan_exec(spec: &Spec, process: &Process, input: &Input, join: i32) -> Result<Plan> {
     let ns = namespaces::Namespaces::of(spec)?;
     let mut p = Plan::empty();
-    p.limits(process, false);
+    p.limits(process, false, 0, input);
     p.host_proc(process)?;
     p.initial_affinity(process)?;
     if input.v1_tasks > 0 {
@@ -477,6 +512,7 @@ impl Plan {
         self.identity(process, ns, input)?;
         if spec.process().is_none() {
             self.push("", Step::CloseFrom(3));
+            self.late_files();
             self.push("", Step::Ready);
             self.push("", Step::Gate);
             // With no program it fails, which is what `start` must do.
@@ -495,6 +531,15 @@ impl Plan {
             self.push("", Step::NewSession);
         }
     }
+}
+
+/// How many files the set-up may have open at once: sources, namespaces and devices, and what stands below them.
+fn most_files(spec: &Spec) -> u64 {
+    const OTHERS: usize = 64;
+    let linux = spec.linux().as_ref();
+    let devices = linux.and_then(|l| l.devices().as_ref()).map_or(0, Vec::len);
+    // An idmapped mount has a user namespace beside its source.
+    (2 * spec.mounts().as_ref().map_or(0, Vec::len) + devices + OTHERS) as u64
 }
 
 /// What a container without `process` waits as: it is needed for start only (config.md, "Process").

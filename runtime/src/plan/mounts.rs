@@ -3,9 +3,9 @@
 use super::mount_options::{Options, sort};
 use super::namespaces::Namespaces;
 use super::root::{before_root, propagation};
-use super::{BindStep, Input, MountStep, Open, Plan, Step, Target, Tree, c_path, c_string, unsupported};
+use super::{BindStep, Idmap, Input, MountStep, Open, Plan, Step, Target, Tree, c_path, c_string};
 use crate::error::{Result, invalid};
-use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType as Ns, Mount, Spec};
 use orlop_sys::mount::{self as sys, Attr, attr};
 use std::path::{Component, Path, PathBuf};
 
@@ -34,15 +34,16 @@ impl Plan {
             }
             return Ok(());
         }
-        let label = spec.linux().as_ref().and_then(|l| l.mount_label().as_deref()).filter(|l| !l.is_empty());
+        let linux = spec.linux().as_ref();
+        let label = linux.and_then(|l| l.mount_label().as_deref()).filter(|l| !l.is_empty());
         let outer = before_root(spec)?;
         for (i, m) in list.iter().enumerate() {
             let field = format!("mounts[{i}]");
-            self.mount(m, &field, ns, input, label, outer)?;
+            self.mount(m, &field, linux, ns, input, label, outer)?;
         }
         if let Some(dir) = input.notify_dir {
             let path = c_path(dir, "NOTIFY_SOCKET")?;
-            let tree = self.open("NOTIFY_SOCKET", Open::Tree { path, recursive: false });
+            let tree = self.open("NOTIFY_SOCKET", Open::tree(path));
             self.push(
                 "NOTIFY_SOCKET",
                 Step::Bind(Box::new(bind_step(
@@ -57,30 +58,26 @@ impl Plan {
         Ok(())
     }
 
+    #[allow(clippy::too_many_arguments, reason = "the parts of one mount")]
     fn mount(
         &mut self,
         m: &Mount,
         field: &str,
+        linux: Option<&Linux>,
         ns: &Namespaces,
         input: &Input,
         label: Option<&str>,
         outer: u64,
     ) -> Result<()> {
-        if m.uid_mappings().is_some() || m.gid_mappings().is_some() {
-            return Err(unsupported(format!("{field}.uidMappings"), "idmapped mounts are not supported yet"));
-        }
         // A destination may be written as the host sees it: runc takes that too.
         let seen_from_host = m.destination().strip_prefix(input.rootfs).ok().filter(|_| input.rootfs != Path::new("/"));
         let target = clean(seen_from_host.unwrap_or(m.destination()));
         let fs = m.typ().as_deref().unwrap_or_default();
-        let mut o = sort(m.options().as_deref().unwrap_or_default(), field)?;
-        if fs == "bind" && o.bind.is_none() {
-            // A type of "bind" with neither option: what is below the source comes along only when asked for.
-            o.bind = Some(false);
-        }
+        let o = sort(fs, m.options().as_deref().unwrap_or_default(), field)?;
+        let idmap = self.idmap(m, &o, field, linux, ns, input)?;
         check_proc(&target, fs, o.bind.is_some(), field)?;
         match (o.bind, fs) {
-            (Some(recursive), _) => self.bind(m, field, &target, recursive, o, ns, input, outer),
+            (Some(recursive), _) => self.bind(m, field, &target, recursive, o, idmap, ns, input, outer),
             (None, "") => {
                 Err(invalid(format!("{field}.type"), "must be set, or the options must contain bind or rbind"))
             }
@@ -97,6 +94,7 @@ impl Plan {
         target: &str,
         recursive: bool,
         o: Options,
+        idmap: Option<Idmap>,
         ns: &Namespaces,
         input: &Input,
         outer: u64,
@@ -108,21 +106,28 @@ impl Plan {
         }
         let path = input.bundle.join(source);
         let name = c_path(&path, &format!("{field}.source"))?;
+        let nofollow = o.source_nofollow.or(o.copy_symlink).is_some();
         let (tree, propagation) = match path.strip_prefix(input.rootfs) {
             Ok(inside) => (Tree::Root(c_string(clean(inside), format!("{field}.source"))?), o.propagation.clone()),
             // The child's copies of the host's mounts have taken on the outer propagation already.
-            _ if ns.new_one(Ns::Mount) && !ns.has(Ns::User) && !input.rootless => {
+            _ if ns.new_one(Ns::Mount) && !ns.has(Ns::User) && !input.rootless && idmap.is_none() => {
                 (Tree::Host(name), o.propagation.clone())
             }
             _ => {
-                let tree = self.open(format!("{field}.source"), Open::Tree { path: name, recursive });
+                let open = Open::Tree { path: name, recursive, nofollow, idmap };
+                let tree = self.open(format!("{field}.source"), open);
                 (Tree::Opened(tree), propagation(outer, &o.propagation))
             }
         };
-        let step = BindStep {
+        let mut step = BindStep {
             whole: recursive,
+            nofollow,
+            copy_symlink: o.copy_symlink.is_some(),
+            locked: ns.has(Ns::User) && matches!(tree, Tree::Opened(_)),
+            idmap,
             ..bind_step(tree, target, o.attr(ns.has(Ns::User)), o.recursive, propagation)?
         };
+        step.target.nofollow = o.target_nofollow.is_some();
         self.push(field.to_string(), Step::Bind(Box::new(step)));
         if o.copy_up {
             return Err(invalid(format!("{field}.options"), "tmpcopyup is for tmpfs only"));
@@ -161,6 +166,7 @@ impl Plan {
                 path: c_string(target, format!("{field}.destination"))?,
                 no_symlinks: matches!(fs, "proc" | "sysfs"),
                 proc_allowed: proc_allowed(target),
+                nofollow: false,
             },
             flags,
             data: c_string(data, format!("{field}.options"))?,
@@ -188,15 +194,32 @@ pub(super) fn bind_step(
         path: c_string(target, "destination")?,
         no_symlinks: matches!(target, "/proc" | "/sys"),
         proc_allowed: proc_allowed(target),
+        nofollow: false,
     };
-    Ok(BindStep { tree, whole: false, target, attr, recursive, propagation })
+    Ok(BindStep {
+        tree,
+        whole: false,
+        nofollow: false,
+        copy_symlink: false,
+        locked: false,
+        idmap: None,
+        target,
+        attr,
+        recursive,
+        propagation,
+    })
 }
 
 pub(super) fn plain_mount(fs: &str, source: &str, target: &str, flags: u64, data: &str) -> Result<MountStep> {
     Ok(MountStep {
         fs: c_string(fs, "type")?,
         source: c_string(source, "source")?,
-        target: Target { path: c_string(target, "destination")?, no_symlinks: false, proc_allowed: false },
+        target: Target {
+            path: c_string(target, "destination")?,
+            no_symlinks: false,
+            proc_allowed: false,
+            nofollow: false,
+        },
         flags,
         data: c_string(data, "options")?,
         data_at: Vec::new(),

@@ -168,7 +168,7 @@ fn maps(spec: &Spec, input: &Input) -> Result<IdMap> {
     })
 }
 
-fn lines(list: Option<&[LinuxIdMapping]>, field: &str) -> Result<String> {
+pub(super) fn lines(list: Option<&[LinuxIdMapping]>, field: &str) -> Result<String> {
     let list = list.filter(|l| !l.is_empty()).ok_or_else(|| invalid(field, "is needed for a new user namespace"))?;
     let mut text = String::new();
     for (i, m) in list.iter().enumerate() {

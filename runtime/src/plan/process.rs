@@ -22,16 +22,36 @@ pub(super) const ALL_CPUS: [u64; 128] = [u64::MAX; 128];
 
 const IOPRIO_CLASS_SHIFT: u32 = 13;
 
+const RLIMIT_NOFILE: u32 = 7;
+/// Its number in capability masks (capabilities(7)).
+const CAP_SYS_RESOURCE: u32 = 24;
+
 impl Plan {
     /// Raising a hard limit is a right of the host's root: done before a user namespace takes it away, or by the parent.
-    pub(super) fn limits(&mut self, process: &Process, new_user: bool) {
+    /// `files`: how many the set-up itself may have open at once.
+    pub(super) fn limits(&mut self, process: &Process, new_user: bool, files: u64, input: &Input) {
         for (i, r) in process.rlimits().iter().flatten().enumerate() {
-            let (resource, soft, hard) = (rlimit_number(r.typ()), r.soft(), r.hard());
+            let (resource, mut soft, mut hard) = (rlimit_number(r.typ()), r.soft(), r.hard());
+            if resource == RLIMIT_NOFILE && soft < files {
+                // Set when all is closed again. Now only what needs rights that may be gone by then: raising the hard limit.
+                self.late_files = Some((i, soft, hard));
+                if hard < files && input.grantable & (1 << CAP_SYS_RESOURCE) == 0 {
+                    continue;
+                }
+                (soft, hard) = (files, hard.max(files));
+            }
             if new_user {
-                self.parent_rlimits.push((resource, soft, hard));
+                self.parent_rlimits.push((i, resource, soft, hard));
             } else {
                 self.push(format!("process.rlimits[{i}]"), Step::Rlimit(resource, soft, hard));
             }
+        }
+    }
+
+    /// The limit of open files that [`Plan::limits`] has put off.
+    pub(super) fn late_files(&mut self) {
+        if let Some((i, soft, hard)) = self.late_files {
+            self.push(format!("process.rlimits[{i}]"), Step::Rlimit(RLIMIT_NOFILE, soft, hard));
         }
     }
 
@@ -263,6 +283,7 @@ impl Plan {
             self.push("process.noNewPrivileges", Step::NoNewPrivs);
         }
         self.push("", Step::CloseFrom(3 + input.preserve_fds + input.listen_fds));
+        self.late_files();
         let filter = program.map(|p| Step::Seccomp(p.filter, p.flags, p.notify));
         // The agent that listens is told at create, by the parent: this filter cannot wait for the gate.
         let early = matches!(filter, Some(Step::Seccomp(_, _, true)));

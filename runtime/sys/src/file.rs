@@ -68,6 +68,16 @@ pub fn device(major: u32, minor: u32) -> u64 {
     libc::makedev(major, minor)
 }
 
+/// The major part of a device number (makedev(3)).
+pub fn major(device: u64) -> u32 {
+    libc::major(device)
+}
+
+/// The minor part of a device number (makedev(3)).
+pub fn minor(device: u64) -> u32 {
+    libc::minor(device)
+}
+
 fn owned(fd: c_long) -> Result<OwnedFd> {
     let fd = Errno::result(fd)?;
     // SAFETY: the kernel has just made this fd and nobody else knows it.
@@ -163,6 +173,20 @@ pub fn fs_type(fd: BorrowedFd) -> Result<i64> {
     Errno::result(unsafe { libc::fstatfs(fd.as_raw_fd(), st.as_mut_ptr()) })?;
     // SAFETY: the call succeeded, so the kernel filled it.
     Ok(unsafe { st.assume_init_ref() }.f_type as i64)
+}
+
+/// The flags of [`mount_flags`] that take something away: read-only, nosuid, nodev, noexec.
+pub const ST_RESTRICTING: u64 = 1 | 2 | 4 | 8;
+/// The flags of [`mount_flags`] about access times: noatime, nodiratime, relatime.
+pub const ST_ATIME: u64 = 1024 | 2048 | 4096;
+
+/// The ST_* flags of the mount that a file is on, and of its file system (`f_flag` of fstatvfs(3)).
+pub fn mount_flags(fd: BorrowedFd) -> Result<u64> {
+    let mut st = MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: st is a valid place for a statvfs structure.
+    Errno::result(unsafe { libc::fstatvfs(fd.as_raw_fd(), st.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so libc filled it.
+    Ok(unsafe { st.assume_init_ref() }.f_flag)
 }
 
 /// mkdirat(2): one new directory.

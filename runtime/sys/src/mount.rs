@@ -129,6 +129,13 @@ pub fn set_attr(fd: BorrowedFd, attr: &Attr, recursive: bool) -> Result<()> {
     Errno::result(r).map(drop)
 }
 
+/// mount_setattr(2) with MOUNT_ATTR_IDMAP: the ids of a detached mount, and of all below it when `recursive`, are shown as the user
+/// namespace maps them.
+pub fn idmap(tree: BorrowedFd, userns: BorrowedFd, recursive: bool) -> Result<()> {
+    let userns_fd = userns.as_raw_fd() as u64;
+    set_attr(tree, &Attr { set: attr::IDMAP, userns_fd, ..Attr::default() }, recursive)
+}
+
 /// fsopen(2): a configuration context for a new file system.
 pub fn fsopen(fs: &CStr) -> Result<OwnedFd> {
     const FSOPEN_CLOEXEC: u32 = 1;
