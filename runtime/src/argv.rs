@@ -46,17 +46,23 @@ pub(crate) fn sort(command: &Command, words: &[OsString], flags: Flags) -> Resul
         if name.is_empty() || name.starts_with(b"-") {
             return Err(format!("bad flag syntax: {}", word.to_string_lossy()));
         }
-        let shown = String::from_utf8_lossy(name);
-        let arg = find(command, name).ok_or_else(|| format!("flag provided but not defined: -{shown}"))?;
+        let shown = shown(word);
+        let arg = find(command, name).ok_or_else(|| format!("flag provided but not defined: {shown}"))?;
         let value = match value {
             Some(value) => value,
             None if is_switch(arg) => b"true",
-            None => words.next().ok_or_else(|| format!("flag needs an argument: -{shown}"))?.as_bytes(),
+            None => words.next().ok_or_else(|| format!("flag needs an argument: {shown}"))?.as_bytes(),
         };
         sorted.flags.push(canonical(arg, value));
     }
     sorted.args.extend(words.cloned());
     Ok(sorted)
+}
+
+/// A flag as it was typed, without its value.
+fn shown(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    text.split_once('=').map_or(&*text, |(flag, _)| flag).to_string()
 }
 
 /// Whether a flag may stand without a value.
@@ -143,10 +149,11 @@ mod tests {
     #[test]
     fn refusals_are_gos() {
         for (line, error) in [
-            ("--nosuch", "flag provided but not defined: -nosuch"),
+            ("--nosuch", "flag provided but not defined: --nosuch"),
+            ("--nosuch=x", "flag provided but not defined: --nosuch"),
             ("-qb x", "flag provided but not defined: -qb"),
             ("id -9", "flag provided but not defined: -9"),
-            ("id --bundle", "flag needs an argument: -bundle"),
+            ("id --bundle", "flag needs an argument: --bundle"),
             ("---b", "bad flag syntax: ---b"),
             ("--=x", "bad flag syntax: --=x"),
         ] {

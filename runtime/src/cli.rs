@@ -149,15 +149,22 @@ fn dispatch(global: &Global, verb: &str, flags: &ArgMatches, args: Vec<String>) 
         "state" => ops::state::state(global, &id).map(Reply::text),
         "kill" => {
             let signal = args.next().unwrap_or_else(|| "SIGTERM".to_string());
-            ops::kill::kill(global, &id, &signal, on(flags, "all")).map(done)
+            match on(flags, "regex") {
+                true => ops::kill::kill_matching(global, &id, &signal).map(done),
+                false => ops::kill::kill(global, &id, &signal, on(flags, "all")).map(done),
+            }
         }
+        "delete" if on(flags, "regex") => ops::delete::delete_matching(global, &id, on(flags, "force")).map(done),
         "delete" => ops::delete::delete(global, &id, on(flags, "force")).map(done),
         "pause" => ops::pause::pause(global, &id).map(done),
         "resume" => ops::resume::resume(global, &id).map(done),
         "list" => ops::list::list(global, &word(flags, "format"), on(flags, "quiet")).map(Reply::text),
         "ps" => ops::ps::ps(global, &id, &word(flags, "format"), &args.collect::<Vec<_>>()).map(Reply::text),
         "update" => ops::update::update(global, &update::options(flags, id)?).map(done),
-        "spec" => ops::spec::spec(&bundle(flags)?, on(flags, "rootless")).map(done),
+        "spec" => {
+            let file = flags.get_one::<OsString>("config").filter(|name| !name.is_empty()).map(Path::new);
+            ops::spec::spec(&bundle(flags)?, file, on(flags, "rootless")).map(done)
+        }
         other => Err(invalid(other.to_string(), "no such command")),
     }
 }
@@ -166,6 +173,7 @@ fn create_options(flags: &ArgMatches, id: String) -> Result<CreateOptions> {
     Ok(CreateOptions {
         id,
         bundle: bundle(flags)?,
+        config: file(flags, "config")?,
         console_socket: file(flags, "console-socket")?.map(console::Socket::Path),
         pidfd_socket: file(flags, "pidfd-socket")?,
         pid_file: file(flags, "pid-file")?,
@@ -228,7 +236,8 @@ fn log_options(flags: &ArgMatches) -> Result<log::Options> {
         Some(name) => Some(log::level(&name)?),
         None => None,
     };
-    Ok(log::Options { file: file(flags, "log")?, json: log::format(&word(flags, "log-format"))?, level })
+    let sink = log::Sink::parse(flags.get_one::<OsString>("log").map_or(OsStr::new(""), OsString::as_os_str))?;
+    Ok(log::Options { sink, json: log::format(&word(flags, "log-format"))?, level })
 }
 
 /// An empty or relative `--root` can come to be `/`, where a `delete` would be a disaster.
@@ -331,7 +340,7 @@ fn program(argv: &[OsString]) -> &'static str {
     }
 }
 
-/// Lets clap check and convert the values; an error is a sentence in the words of Go's package.
+/// Lets clap check and convert the values; an error begins as those of Go's package do, and says what would be right.
 fn values(command: Command, flags: Vec<OsString>) -> std::result::Result<ArgMatches, String> {
     command.try_get_matches_from(flags).map_err(|e| {
         let context = |kind| match e.get(kind) {
@@ -339,8 +348,9 @@ fn values(command: Command, flags: Vec<OsString>) -> std::result::Result<ArgMatc
             _ => "",
         };
         // clap names the flag with a sample of its value: "--preserve-fds <preserve-fds>".
-        let flag = context(ContextKind::InvalidArg).trim_start_matches('-').split([' ', '[', '=']).next().unwrap_or("");
-        format!("invalid value \"{}\" for flag -{flag}: parse error", context(ContextKind::InvalidValue))
+        let flag = context(ContextKind::InvalidArg).split([' ', '[', '=']).next().unwrap_or("");
+        let why = std::error::Error::source(&e).map(|why| format!(": {why}")).unwrap_or_default();
+        format!("invalid value \"{}\" for flag {flag}: parse error{why}", context(ContextKind::InvalidValue))
     })
 }
 

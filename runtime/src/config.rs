@@ -9,6 +9,7 @@ use oci_spec::runtime::{LinuxNamespaceType as Ns, LinuxSeccompAction, Process, S
 use orlop_sys::file;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -78,16 +79,18 @@ pub fn parse<T: DeserializeOwned>(raw: &[u8], path: &Path) -> Result<T> {
 fn drop_unknown_capabilities(tree: &mut Value) {
     let process = if tree.get("process").is_some() { "/process/capabilities" } else { "/capabilities" };
     let Some(Value::Object(sets)) = tree.pointer_mut(process) else { return };
-    for (name, set) in sets {
-        let Value::Array(list) = set else { continue };
+    // One name is most often in several of the sets.
+    let mut unknown = BTreeSet::new();
+    for list in sets.values_mut().filter_map(Value::as_array_mut) {
         list.retain(|c| {
             let known = serde_json::from_value::<oci_spec::runtime::Capability>(c.clone()).is_ok();
             if !known {
-                warn!("process.capabilities.{name}: {c} is unknown: left out");
+                unknown.insert(c.to_string());
             }
             known
         });
     }
+    unknown.iter().for_each(|name| warn!("process.capabilities: {name} is unknown: left out"));
 }
 
 /// What runc's users rely on, above all in the file of `exec --process`: a process without `user` is root's, an I/O class without
@@ -162,6 +165,10 @@ fn has(spec: &Spec, ns: Ns) -> bool {
 
 fn version(spec: &Spec) -> Result<()> {
     let version = spec.version();
+    if version.is_empty() {
+        // The specification has it required, and runc's users do without.
+        warn!("ociVersion: must be set: taken for version {}", crate::OCI_VERSION);
+    }
     if !version.is_empty() && !version.starts_with("1.") {
         return Err(invalid("ociVersion", format!("{version:?} is not a version 1 of the specification")));
     }

@@ -1,29 +1,70 @@
-//! The log of the runtime: logrus's text or JSON lines, on stderr or appended to the file of `--log`.
+//! The log of the runtime: logrus's text or JSON lines, on stderr or appended to the file of `--log`; or entries of the
+//! journal or of syslog.
 //!
 //! Who reads it decides what is in it. podman decodes the whole file as one JSON object, containerd takes the last line of
 //! level error. So a failed invocation writes exactly one line to a log file, its error, and a successful one none:
 //! warnings go there only when `--debug` or `--log-level` asks for them. On stderr, where a person reads, warnings are
 //! shown.
 
+mod system;
+
 use crate::error::{On, Result, invalid};
 use env_logger::Target;
 use log::{Level, LevelFilter, Record};
 use serde::Serialize;
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-/// Whether the log is a file; unset until [`init`].
-static IN_FILE: OnceLock<bool> = OnceLock::new();
+/// Whether the log is elsewhere than on stderr; unset until [`init`].
+static ELSEWHERE: OnceLock<bool> = OnceLock::new();
+
+/// Where the log goes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Sink {
+    /// To stderr.
+    #[default]
+    Stderr,
+    /// To the end of a file.
+    File(PathBuf),
+    /// To systemd's journal, under this identifier.
+    Journald(String),
+    /// To the syslog daemon, under this identifier.
+    Syslog(String),
+}
+
+impl Sink {
+    /// `--log`: a path; or in crun's words `file:PATH`, `journald:ID` or `syslog:ID`, where an empty ID is our name.
+    ///
+    /// # Errors
+    /// The working directory, below which a relative path is, cannot be told.
+    pub fn parse(value: &OsStr) -> Result<Sink> {
+        let bytes = value.as_bytes();
+        let after = |prefix: &str| bytes.strip_prefix(prefix.as_bytes());
+        let id = |id: &[u8]| if id.is_empty() { "orlop".to_string() } else { String::from_utf8_lossy(id).into_owned() };
+        if let Some(given) = after("journald:") {
+            return Ok(Sink::Journald(id(given)));
+        }
+        if let Some(given) = after("syslog:") {
+            return Ok(Sink::Syslog(id(given)));
+        }
+        match after("file:").unwrap_or(bytes) {
+            b"" => Ok(Sink::Stderr),
+            path => Ok(Sink::File(std::path::absolute(OsStr::from_bytes(path)).on("getcwd", "")?)),
+        }
+    }
+}
 
 /// Where the log goes and how it looks.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// A file to append to; without one, stderr.
-    pub file: Option<PathBuf>,
+    /// Where.
+    pub sink: Sink,
     /// One JSON object per line instead of `key=value` text.
     pub json: bool,
     /// The least level to write; by default error in a file and warning on stderr.
@@ -35,7 +76,7 @@ pub fn format(name: &str) -> Result<bool> {
     match name {
         "" | "text" => Ok(false),
         "json" => Ok(true),
-        other => Err(invalid("invalid log-format", other.to_string())),
+        other => Err(invalid("invalid log-format", other.to_string()).hint("text or json")),
     }
 }
 
@@ -45,38 +86,50 @@ pub fn level(name: &str) -> Result<LevelFilter> {
         "error" => Ok(LevelFilter::Error),
         "warning" => Ok(LevelFilter::Warn),
         "debug" => Ok(LevelFilter::Debug),
-        other => Err(invalid("invalid log-level", other.to_string())),
+        other => Err(invalid("invalid log-level", other.to_string()).hint("error, warning or debug")),
     }
 }
 
 /// Sets up the sink of the `log` macros. Done once; a second call changes nothing.
 pub fn init(options: &Options) -> Result<()> {
-    let target = match &options.file {
-        Some(path) => Target::Pipe(Box::new(open(path)?)),
-        None => Target::Stderr,
+    let (target, quiet) = match &options.sink {
+        Sink::Stderr => (Target::Stderr, LevelFilter::Warn),
+        Sink::File(path) => (Target::Pipe(Box::new(open(path)?)), LevelFilter::Error),
+        Sink::Journald(_) => (Target::Pipe(Box::new(system::journal()?)), LevelFilter::Warn),
+        Sink::Syslog(_) => (Target::Pipe(Box::new(system::syslog()?)), LevelFilter::Warn),
     };
-    let quiet = if options.file.is_some() { LevelFilter::Error } else { LevelFilter::Warn };
-    let line = if options.json { json_line } else { text_line };
+    let elsewhere = options.sink != Sink::Stderr;
+    let (to, json) = (options.sink.clone(), options.json);
     let sink = env_logger::Builder::new()
         .filter_level(options.level.unwrap_or(quiet))
         .target(target)
-        .format(move |buffer, record| buffer.write_all(line(&Line::of(record)).as_bytes()))
+        .format(move |buffer, record| buffer.write_all(&entry(&to, json, record)))
         .try_init();
     if sink.is_ok() {
-        let _ = IN_FILE.set(options.file.is_some());
+        let _ = ELSEWHERE.set(elsewhere);
     }
     Ok(())
 }
 
-/// Writes the one error line of a failed invocation, and its bare text on stderr when the log is a file: conmon and the
-/// shims show that.
+/// What is written for one record.
+fn entry(sink: &Sink, json: bool, record: &Record<'_>) -> Vec<u8> {
+    match sink {
+        Sink::Stderr | Sink::File(_) if json => json_line(&Line::of(record)).into_bytes(),
+        Sink::Stderr | Sink::File(_) => text_line(&Line::of(record)).into_bytes(),
+        Sink::Journald(id) => system::journal_entry(id, record.level(), &record.args().to_string()),
+        Sink::Syslog(id) => system::syslog_entry(id, record.level(), &record.args().to_string()),
+    }
+}
+
+/// Writes the one error line of a failed invocation, and its bare text on stderr when the log is elsewhere: conmon and
+/// the shims show that.
 pub fn report(message: &str) {
-    if IN_FILE.get().is_none() {
+    if ELSEWHERE.get().is_none() {
         // The failure came before the log was set up, or was that the log could not be.
         let _ = init(&Options::default());
     }
     log::error!("{message}");
-    if IN_FILE.get() == Some(&true) {
+    if ELSEWHERE.get() == Some(&true) {
         // There is nowhere left to report that stderr is gone.
         let _ = writeln!(std::io::stderr(), "{message}");
     }
@@ -242,7 +295,26 @@ mod tests {
 
     #[test]
     fn other_formats_are_refused_in_runcs_words() {
-        assert_eq!(format("xml").map_err(|e| e.to_string()), Err("invalid log-format: xml".to_string()));
+        assert_eq!(
+            format("xml").map_err(|e| e.to_string()),
+            Err("invalid log-format: xml; hint: text or json".to_string())
+        );
         assert!(matches!((format("json"), format("text"), format("")), (Ok(true), Ok(false), Ok(false))));
+    }
+
+    #[test]
+    fn targets_are_told_by_their_prefix() {
+        let parsed = |value: &str| Sink::parse(OsStr::new(value)).unwrap();
+        for (value, sink) in [
+            ("", Sink::Stderr),
+            ("/a/b:c", Sink::File("/a/b:c".into())),
+            ("file:/a/b", Sink::File("/a/b".into())),
+            ("journald:web", Sink::Journald("web".into())),
+            ("journald:", Sink::Journald("orlop".into())),
+            ("syslog:web", Sink::Syslog("web".into())),
+        ] {
+            assert_eq!(parsed(value), sink, "{value}");
+        }
+        assert_eq!(parsed("x"), Sink::File(std::env::current_dir().unwrap().join("x")));
     }
 }

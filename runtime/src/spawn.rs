@@ -285,7 +285,7 @@ fn maps(init: &Init, plan: &Plan, proc: BorrowedFd) -> Result<()> {
     let Some(maps) = &plan.maps else { return Err(Error::new(Kind::Init, "no id maps are planned")) };
     for (i, resource, soft, hard) in &plan.parent_rlimits {
         sys::set_rlimit(init.pid, *resource, *soft, *hard)
-            .on("prlimit", "of the container's process")
+            .on("prlimit", format!("{} to {soft}:{hard}", crate::plan::process::rlimit_name(*resource)))
             .map_err(|e| e.at(format!("process.rlimits[{i}]")))?;
     }
     let write = |name: &str, text: &str, field: &str| -> Result<()> {

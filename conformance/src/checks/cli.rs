@@ -85,6 +85,16 @@ pub(super) fn checks() -> Vec<Check> {
         pause_of_created_is_allowed_or_refused "runc: pause",
         resume_of_running_fails "runc: resume",
         pause_of_stopped_fails "runc: pause",
+        version_under_the_name_runc "runc: --version",
+        config_names_another_file "crun: create --config",
+        config_of_spec "crun: spec --config",
+        kill_regex "crun: kill --regex",
+        delete_regex "crun: delete --regex",
+        kill_takes_real_time_signals "crun: kill",
+        log_to_a_file_by_its_prefix "crun: --log",
+        log_to_a_daemon_that_is_not_there_is_refused "crun: --log",
+        usage_error_names_the_flag_as_typed "runc: usage",
+        start_after_kill_says_why "runc: start",
         exec_status "runc: exec",
         exec_status_by_signal "runc: exec",
         exec_of_a_missing_program_is_255 "runc: exec",
@@ -113,6 +123,15 @@ pub(super) fn checks() -> Vec<Check> {
         exec_is_in_the_containers_cgroup "runc: exec",
         exec_keeps_arguments_that_look_like_flags "runc: exec",
     );
+    // Promises of orlop's own.
+    let own = [
+        "log_to_a_daemon_that_is_not_there_is_refused",
+        "usage_error_names_the_flag_as_typed",
+        "version_under_the_name_runc",
+    ];
+    for check in &mut checks {
+        check.own = own.iter().any(|name| check.name.ends_with(name));
+    }
     for verb in [
         "create",
         "start",
@@ -800,6 +819,118 @@ fn pause_of_stopped_fails(lab: &mut Lab) -> Outcome {
     lab.verb("pause", &[]).go()?.exits(1, "pause of stopped")?;
     same!(lab.status()?, "stopped", "status");
     Ok(())
+}
+
+/// go-runc takes nothing else.
+fn version_under_the_name_runc(lab: &mut Lab) -> Outcome {
+    let link = lab.dir.join("runc");
+    std::os::unix::fs::symlink(&lab.host.runtime, &link)?;
+    let out = std::process::Command::new(&link).arg("--version").output()?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let version = text.lines().next().and_then(|line| line.strip_prefix("runc version ")).unwrap_or_default();
+    ensure!(version.starts_with(|c: char| c.is_ascii_digit()), "version: {text}");
+    let help = std::process::Command::new(&link).args(["kill", "--help"]).output()?;
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    ensure!(help.contains("   runc kill "), "help: {help}");
+    Ok(())
+}
+
+fn config_names_another_file(lab: &mut Lab) -> Outcome {
+    lab.sh("echo other");
+    lab.write()?;
+    fs::rename(lab.bundle().join("config.json"), lab.dir.join("other.json"))?;
+    let bundle = lab.bundle().to_string_lossy().into_owned();
+    for flag in ["--config", "-f"] {
+        // A relative name is one below the working directory.
+        let out = lab.verb("run", &["--bundle", &bundle, flag, "other.json"]).cwd(&lab.dir).go()?.ok("run")?;
+        same!(out.stdout, "other\n", "output");
+    }
+    let missing = lab.verb("create", &["--bundle", &bundle]).cwd(&lab.dir).go()?;
+    ensure!(missing.code != 0 && missing.stderr.contains("config.json"), "create without it: {missing:?}");
+    Ok(())
+}
+
+fn config_of_spec(lab: &mut Lab) -> Outcome {
+    let there = lab.directory("there")?;
+    lab.call(&["spec", "-f", "other.json"]).cwd(&there).go()?.ok("spec")?;
+    let config: Value = serde_json::from_slice(&fs::read(there.join("other.json"))?)?;
+    ensure!(config["process"].is_object() && !there.join("config.json").exists(), "config: {config}");
+    Ok(())
+}
+
+fn kill_regex(lab: &mut Lab) -> Outcome {
+    lab.up("trap 'exit 7' USR1; while :; do sleep 0.05; done")?;
+    let id = lab.id.clone();
+    lab.call(&["kill", "--regex", "^no-such", "USR1"]).go()?.ok("kill without a match")?;
+    same!(lab.status()?, "running", "status after a kill without a match");
+    lab.call(&["kill", "--regex", &format!("^{}$", &id[..id.len() - 1]), "USR1"]).go()?.ok("kill")?;
+    same!(lab.status()?, "running", "status after a kill of half the id");
+    lab.call(&["kill", "-r", "^oci[0-9]+-[0-9]*$", "USR1"]).go()?.ok("kill")?;
+    lab.wait_for("stopped")?;
+    // All that match have stopped.
+    lab.call(&["kill", "-r", "^oci", "USR1"]).go()?.ok("kill of what has stopped")?;
+    let out = lab.call(&["kill", "-r", "a(b", "USR1"]).go()?;
+    ensure!(out.code != 0 && out.stderr.contains("a(b"), "a broken expression: {out:?}");
+    Ok(())
+}
+
+fn delete_regex(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    lab.call(&["delete", "--force", "--regex", "^no-such"]).go()?.ok("delete without a match")?;
+    same!(lab.status()?, "running", "status after a delete without a match");
+    lab.call(&["delete", "--force", "-r", "^oci.*"]).go()?.ok("delete")?;
+    lab.nothing_left("delete --regex")
+}
+
+fn kill_takes_real_time_signals(lab: &mut Lab) -> Outcome {
+    for (signal, number) in [("RTMIN+3", "37"), ("SIGRTMIN+1", "35"), ("40", "40")] {
+        lab.sh(&format!("trap 'exit {number}' {number}; echo ready; while :; do sleep 0.05; done"));
+        lab.create()?;
+        lab.start()?;
+        wait_until("the trap is not set", || Ok(lab.output() == "ready\n"))?;
+        lab.call(&["kill", &lab.id, signal]).go()?.ok(signal)?;
+        lab.wait_for("stopped")?;
+        lab.call(&["delete", &lab.id]).go()?.ok("delete")?;
+    }
+    Ok(())
+}
+
+fn log_to_a_file_by_its_prefix(lab: &mut Lab) -> Outcome {
+    let log = format!("file:{}", lab.dir.join("log").display());
+    let out = lab.call(&["state", "none"]).global(&["--log", &log]).go()?;
+    ensure!(out.code != 0, "state of no container succeeds");
+    ensure!(fs::read_to_string(lab.dir.join("log"))?.contains("none"), "nothing is in the log");
+    Ok(())
+}
+
+fn log_to_a_daemon_that_is_not_there_is_refused(lab: &mut Lab) -> Outcome {
+    for (target, socket) in [("syslog:x", "/dev/log"), ("journald:x", "/run/systemd/journal/socket")] {
+        let out = lab.call(&["list"]).global(&["--log", target]).go()?;
+        match fs::exists(socket)? {
+            true => out.ok(target)?,
+            false => out.fails_with(socket, target)?,
+        };
+    }
+    Ok(())
+}
+
+fn usage_error_names_the_flag_as_typed(lab: &mut Lab) -> Outcome {
+    for (words, told) in [
+        (&["list", "--frob=7"][..], "flag provided but not defined: --frob"),
+        (&["list", "-frob"], "flag provided but not defined: -frob"),
+        (&["create", "--bundle"], "flag needs an argument: --bundle"),
+    ] {
+        let out = lab.call(words).go()?.exits(1, "usage")?;
+        ensure!(out.stderr.trim_end().trim_end_matches('"').ends_with(told), "last on stderr: {}", out.stderr);
+    }
+    Ok(())
+}
+
+/// Of a container that was detached, has been killed, and is started once more.
+fn start_after_kill_says_why(lab: &mut Lab) -> Outcome {
+    lab.up_idle()?;
+    lab.stop()?;
+    lab.verb("start", &[]).go()?.fails_with("cannot start a container that has stopped", "start").map(|_| ())
 }
 
 fn exec_status(lab: &mut Lab) -> Outcome {

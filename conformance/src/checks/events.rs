@@ -159,7 +159,7 @@ fn interval_must_be_positive(lab: &mut Lab) -> Outcome {
 fn interval_must_be_a_duration(lab: &mut Lab) -> Outcome {
     lab.up_idle()?;
     for interval in ["5", "fast", "1s2"] {
-        lab.verb("events", &["--interval", interval]).go()?.fails_with(" for flag -interval: parse error", interval)?;
+        lab.verb("events", &["--interval", interval]).go()?.fails_with("-interval: parse error", interval)?;
     }
     for interval in ["1m30s", "1.5h", "250us"] {
         lab.verb("events", &["--stats", "--interval", interval]).go()?.ok(interval)?;

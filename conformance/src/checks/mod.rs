@@ -6,6 +6,7 @@ mod cgroups;
 mod cli;
 mod errors;
 mod events;
+mod flags;
 mod hooks;
 mod idmap;
 mod lifecycle;
@@ -33,6 +34,7 @@ pub fn all() -> Vec<Check> {
         seccomp::checks(),
         errors::checks(),
         events::checks(),
+        flags::checks(),
     ];
     areas.into_iter().flatten().collect()
 }

@@ -35,8 +35,10 @@ pub(super) fn overview(program: &str) -> String {
 /// What one verb can do; `command` has its flags.
 pub(super) fn of_verb(program: &str, verb: &Verb, command: &Command) -> String {
     let Verb { name, about, usage, details, .. } = verb;
-    let mut text =
-        format!("NAME:\n   {program} {name} - {about}\n\nUSAGE:\n   {program} {name} [command options] {usage}\n");
+    let mut text = format!("NAME:\n   {program} {name} - {about}\n\nUSAGE:\n");
+    for usage in usage.split('\n') {
+        let _ = writeln!(text, "{}", format!("   {program} {name} [command options] {usage}").trim_end());
+    }
     if !details.is_empty() {
         let details = details.replace('\n', "\n   ");
         // Writing to a String cannot fail.

@@ -86,7 +86,13 @@ pub(super) fn options(flags: &ArgMatches, id: String) -> Result<UpdateOptions> {
             }
             json
         }
-        None => limits(|flag| string(flags, flag))?.to_string().into_bytes(),
+        None => {
+            let limits = limits(|flag| string(flags, flag))?;
+            if limits.as_object().is_none_or(Map::is_empty) {
+                warn!("update: no limit was given: nothing changes");
+            }
+            limits.to_string().into_bytes()
+        }
     };
     Ok(UpdateOptions { id, resources, schemata })
 }

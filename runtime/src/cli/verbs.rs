@@ -41,6 +41,7 @@ pub(super) const VERBS: &[Verb] = &[
             vec![
                 switch("force", "kill the container first if it is running; one that does not exist is no error")
                     .short('f'),
+                regex(),
             ]
         },
         syntax: Flags::Anywhere,
@@ -65,7 +66,7 @@ pub(super) const VERBS: &[Verb] = &[
     Verb {
         name: "exec",
         about: "run another process in a container",
-        usage: "<container-id> <command> [arguments...]  || -p process.json <container-id>",
+        usage: "<container-id> <command> [arguments...]\n--process process.json <container-id>",
         details: "All that follows the id belongs to the command. The flags change the process of config.json; with\n\
                   --process, the file says everything about the process.",
         flags: exec_flags,
@@ -85,8 +86,8 @@ pub(super) const VERBS: &[Verb] = &[
         name: "kill",
         about: "send a signal (default: SIGTERM) to the process of a container",
         usage: "<container-id> [signal]",
-        details: "The signal is a number or a name, with or without SIG, in any case.",
-        flags: || vec![switch("all", "a container that has stopped is no error").short('a')],
+        details: "The signal is a number or a name, with or without SIG, in any case; RTMIN+n and RTMAX-n are names too.",
+        flags: || vec![switch("all", "a container that has stopped is no error").short('a'), regex()],
         syntax: Flags::Anywhere,
         args: (1, 2),
     },
@@ -143,6 +144,7 @@ pub(super) const VERBS: &[Verb] = &[
         flags: || {
             vec![
                 path("bundle", "the bundle directory (default: the current directory)").short('b'),
+                path("config", "the file to write in the bundle (default: config.json)").short('f'),
                 switch("rootless", "for a user without privileges: with a user namespace, without limits"),
             ]
         },
@@ -182,7 +184,7 @@ pub(super) const VERBS: &[Verb] = &[
 pub(super) fn global_flags() -> Vec<Arg> {
     vec![
         switch("debug", "write debug messages to the log"),
-        path("log", "a file to append the log to (default: stderr)"),
+        path("log", "where the log goes: a file, file:PATH, journald:ID or syslog:ID (default: stderr)"),
         text("log-format", "the log's format: text or json").default_value("text"),
         text("log-level", "the least level to log: error, warning or debug"),
         path("root", "the directory for the state of the containers, best on a tmpfs (default: /run/orlop)"),
@@ -195,6 +197,7 @@ pub(super) fn global_flags() -> Vec<Arg> {
 fn create_flags() -> Vec<Arg> {
     vec![
         path("bundle", "the bundle directory (default: the current directory)").short('b'),
+        path("config", "the configuration (default: config.json in the bundle)").short('f'),
         path("console-socket", "an AF_UNIX socket that receives the master of the container's terminal"),
         path("pidfd-socket", "an AF_UNIX socket that receives a pidfd of the container's process"),
         path("pid-file", "a file to write the process id to"),
@@ -234,6 +237,10 @@ fn exec_flags() -> Vec<Arg> {
         list("cgroup", "a sub-cgroup to run in, as [controller:]path; may be repeated"),
         switch("ignore-paused", "go ahead in a paused container"),
     ]
+}
+
+fn regex() -> Arg {
+    switch("regex", "the id is an extended regular expression: every container that it matches").short('r')
 }
 
 fn preserve_fds() -> Arg {

@@ -44,7 +44,7 @@ pub(super) struct Made {
 pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detached: bool) -> Result<Made> {
     state::check_id(&options.id)?;
     super::refuse_systemd(global)?;
-    let config = Config::load(&options.bundle.join("config.json"))?;
+    let config = Config::load(options.config.as_ref().unwrap_or(&options.bundle.join("config.json")))?;
     config.check()?;
     if !fifo {
         config.process()?;
@@ -261,7 +261,8 @@ pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o644).custom_flags(file::O_NOFOLLOW);
     let written = options.open(&temporary).and_then(|mut f| write!(f, "{pid}"));
-    written.on("write", temporary.display()).map_err(|e| e.at("--pid-file"))?;
+    // The name of the hidden file, by which readers never see half a pid, would tell nobody anything.
+    written.on("write", path.display()).map_err(|e| e.at("--pid-file"))?;
     std::fs::rename(&temporary, path).on("rename to", path.display()).map_err(|e| e.at("--pid-file"))
 }
 

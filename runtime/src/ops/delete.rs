@@ -1,6 +1,6 @@
 //! `delete`: removes what a stopped container has left.
 
-use super::Global;
+use super::{Global, select};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Kind, On, Result};
 use crate::hooks;
@@ -32,6 +32,11 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
         }
     }
     destroy(&container)
+}
+
+/// As [`delete`], for every container whose id matches the extended regular expression.
+pub fn delete_matching(global: &Global, pattern: &str, force: bool) -> Result<()> {
+    select::matching(global, pattern, |id| delete(global, id, force))
 }
 
 /// Removes what is left of a create that was killed, or of a container whose state is broken.

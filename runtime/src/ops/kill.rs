@@ -1,6 +1,6 @@
 //! `kill`: a signal to the container's init, or to all of its processes.
 
-use super::Global;
+use super::{Global, select};
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::state::{Container, Status};
 use orlop_sys::{Errno, process};
@@ -11,6 +11,15 @@ pub fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Result<()> {
     let signal = number(signal)?;
     let container = Container::load(&global.root, id)?;
     send(&container, signal, all)
+}
+
+/// As [`kill`], to every container whose id matches the extended regular expression; those that have stopped are left out.
+pub fn kill_matching(global: &Global, pattern: &str, signal: &str) -> Result<()> {
+    number(signal)?;
+    select::matching(global, pattern, |id| match kill(global, id, signal, false) {
+        Err(e) if matches!(e.kind(), Kind::State | Kind::NotFound) => Ok(()),
+        done => done,
+    })
 }
 
 fn send(container: &Container, signal: i32, all: bool) -> Result<()> {
@@ -77,7 +86,10 @@ const RT_MAX: i32 = 64;
 
 /// The number of a signal as typed. RTMIN+n and RTMAX-n are those of the C libraries (signal(7)).
 fn number(text: &str) -> Result<i32> {
-    let unknown = || invalid("signal", format!("unknown signal {text:?}"));
+    let unknown = || {
+        invalid("signal", format!("unknown signal {text:?}"))
+            .hint("see `kill -l` for the names; RTMIN+n and RTMAX-n are taken too")
+    };
     if let Ok(n) = text.parse::<i32>() {
         return (0..=RT_MAX).contains(&n).then_some(n).ok_or_else(unknown);
     }

@@ -75,7 +75,7 @@ pub fn render(rows: &[Row], format: &str, quiet: bool) -> Result<String> {
         _ if quiet => Ok(rows.iter().map(|row| format!("{}\n", row.id)).collect()),
         "table" => Ok(table(rows)),
         "json" => json(rows),
-        _ => Err(Error::new(Kind::Invalid, "invalid format option")),
+        _ => Err(Error::new(Kind::Invalid, "invalid format option").at("--format").hint("table or json")),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod pause;
 pub mod ps;
 pub mod resume;
 pub mod run;
+mod select;
 pub mod spec;
 pub mod start;
 pub mod state;
@@ -47,8 +48,10 @@ pub struct Global {
 pub struct CreateOptions {
     /// The id of the new container.
     pub id: String,
-    /// The directory of config.json: absolute.
+    /// The bundle's directory: absolute.
     pub bundle: PathBuf,
+    /// The configuration, absolute; without one, `config.json` in the bundle.
+    pub config: Option<PathBuf>,
     /// What receives the master of the container's terminal.
     pub console_socket: Option<console::Socket>,
     /// An AF_UNIX socket that receives a pidfd of the init.

@@ -10,6 +10,8 @@ pub fn pause(global: &Global, id: &str) -> Result<()> {
     let _lock = container.lock()?;
     match container.status()? {
         Status::Running | Status::Created => container.cgroup().freeze(true),
-        Status::Paused | Status::Stopped => Err(Error::new(Kind::State, "container not running")),
+        // The words are those that callers look for.
+        Status::Paused => Err(Error::new(Kind::State, "container not running").hint("it is paused already")),
+        Status::Stopped => Err(Error::new(Kind::State, "container not running")),
     }
 }

@@ -17,7 +17,7 @@ pub fn render(pids: &[i32], format: &str, args: &[String]) -> Result<String> {
     match format {
         "json" => Ok(json(pids)),
         "table" => filter(&host_ps(args)?, pids),
-        _ => Err(Error::new(Kind::Invalid, "invalid format option")),
+        _ => Err(Error::new(Kind::Invalid, "invalid format option").at("--format").hint("table or json")),
     }
 }
 

@@ -18,14 +18,15 @@ const RESOURCES: &str = "\t\t\"resources\": {\n\t\t\t\"devices\": [\n\t\t\t\t{\n
 const NAMESPACES: &[&str] = &["pid", "network", "ipc", "uts", "mount"];
 const NAMESPACES_ROOTLESS: &[&str] = &["pid", "ipc", "uts", "mount"];
 
-/// Writes `config.json` into `bundle`; an existing one is never overwritten. `rootless` makes it one for a user without
+/// Writes `config.json`, or `file`, into `bundle`; an existing one is never overwritten. `rootless` makes it one for a user without
 /// privileges: an own user namespace in which the caller is root, the host's network, no limits.
-pub fn spec(bundle: &Path, rootless: bool) -> Result<()> {
+pub fn spec(bundle: &Path, file: Option<&Path>, rootless: bool) -> Result<()> {
     let text = config(rootless, Path::new("/sys/fs/cgroup/cgroup.controllers").exists());
-    let path = bundle.join("config.json");
+    let name = file.unwrap_or(Path::new("config.json"));
+    let path = bundle.join(name);
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            return Err(Error::new(Kind::Exists, "File config.json exists. Remove it first"));
+            return Err(Error::new(Kind::Exists, format!("File {} exists. Remove it first", name.display())));
         }
         Err(e) if e.kind() == ErrorKind::NotFound => return Err(invalid("--bundle", "no such directory")),
         answer => answer.on("create", path.display())?,
@@ -102,11 +103,14 @@ mod tests {
     #[test]
     fn an_existing_file_stays() {
         let dir = tempfile::tempdir().unwrap();
-        spec(dir.path(), false).unwrap();
-        let again = spec(dir.path(), true).unwrap_err();
+        spec(dir.path(), None, false).unwrap();
+        let again = spec(dir.path(), None, true).unwrap_err();
         assert_eq!(again.to_string(), "File config.json exists. Remove it first");
         let kept = std::fs::read_to_string(dir.path().join("config.json")).unwrap();
         assert!(kept.contains("\"access\": \"rwm\""), "the second call wrote over the first: {kept}");
-        assert!(spec(&dir.path().join("none"), false).is_err());
+        assert!(spec(&dir.path().join("none"), None, false).is_err());
+        spec(dir.path(), Some(Path::new("other.json")), true).unwrap();
+        let again = spec(dir.path(), Some(Path::new("other.json")), true).unwrap_err();
+        assert_eq!(again.to_string(), "File other.json exists. Remove it first");
     }
 }

@@ -114,7 +114,9 @@ impl Plan {
         let quoted = |s: &CStr| format!("{s:?}");
         match step {
             Step::EnterCgroups => call("enter the cgroups by writing 0 to", "their tasks files".into()),
-            Step::Rlimit(resource, soft, hard) => call("setrlimit", format!("{resource} to {soft}:{hard}")),
+            Step::Rlimit(resource, soft, hard) => {
+                call("setrlimit", format!("{} to {soft}:{hard}", super::process::rlimit_name(*resource)))
+            }
             Step::ProcSelf(name, value) => (format!("write {} =", name.to_string_lossy()), quoted(value)),
             Step::OpenLabel(name) => call("open label file", format!("/proc/self/{}", name.to_string_lossy())),
             Step::WriteLabel(label) => call("write label", quoted(label)),

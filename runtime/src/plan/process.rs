@@ -416,27 +416,34 @@ fn capability_bit(capability: Capability) -> Result<u64> {
     Ok(known.bitmask())
 }
 
+/// The limits in the order of their numbers on x86 and arm (asm-generic/resource.h).
+const RLIMITS: [PosixRlimitType; 16] = [
+    PosixRlimitType::RlimitCpu,
+    PosixRlimitType::RlimitFsize,
+    PosixRlimitType::RlimitData,
+    PosixRlimitType::RlimitStack,
+    PosixRlimitType::RlimitCore,
+    PosixRlimitType::RlimitRss,
+    PosixRlimitType::RlimitNproc,
+    PosixRlimitType::RlimitNofile,
+    PosixRlimitType::RlimitMemlock,
+    PosixRlimitType::RlimitAs,
+    PosixRlimitType::RlimitLocks,
+    PosixRlimitType::RlimitSigpending,
+    PosixRlimitType::RlimitMsgqueue,
+    PosixRlimitType::RlimitNice,
+    PosixRlimitType::RlimitRtprio,
+    PosixRlimitType::RlimitRttime,
+];
+
+/// The kernel takes no number that is not in the list.
 fn rlimit_number(typ: PosixRlimitType) -> u32 {
-    use PosixRlimitType as R;
-    // The numbers of x86 and arm (asm-generic/resource.h).
-    match typ {
-        R::RlimitCpu => 0,
-        R::RlimitFsize => 1,
-        R::RlimitData => 2,
-        R::RlimitStack => 3,
-        R::RlimitCore => 4,
-        R::RlimitRss => 5,
-        R::RlimitNproc => 6,
-        R::RlimitNofile => 7,
-        R::RlimitMemlock => 8,
-        R::RlimitAs => 9,
-        R::RlimitLocks => 10,
-        R::RlimitSigpending => 11,
-        R::RlimitMsgqueue => 12,
-        R::RlimitNice => 13,
-        R::RlimitRtprio => 14,
-        R::RlimitRttime => 15,
-    }
+    RLIMITS.iter().position(|known| *known == typ).map_or(u32::MAX, |number| number as u32)
+}
+
+/// The name of a limit for people: `RLIMIT_NOFILE`.
+pub(crate) fn rlimit_name(number: u32) -> String {
+    RLIMITS.get(number as usize).map_or_else(|| number.to_string(), ToString::to_string)
 }
 
 fn sched_attr(s: &Scheduler) -> Result<SchedAttr> {

@@ -11,6 +11,7 @@ pub mod mount;
 pub mod network;
 pub mod poll;
 pub mod process;
+pub mod regex;
 pub mod signal;
 pub mod socket;
 pub mod terminal;

@@ -101,6 +101,7 @@ fn main() -> ExitCode {
     let options = CreateOptions {
         id: ID.to_string(),
         bundle: b.path(""),
+        config: None,
         console_socket: None,
         pidfd_socket: None,
         pid_file: None,
