@@ -4,6 +4,8 @@
 //! A directory is a class of service, its `schemata` says what the class gets, its `tasks` who is in it. The mount point is an
 //! argument everywhere: only [`mounted`] looks for it.
 
+pub mod stats;
+
 use crate::error::{Error, Kind, On, Result, invalid};
 use oci_spec::runtime::LinuxIntelRdt;
 use orlop_sys::file;

@@ -4,6 +4,7 @@ use super::{EventsOptions, Global, namespace};
 use crate::cgroup::oom::OomWatch;
 use crate::cgroup::stats::{self, Stats};
 use crate::error::{Error, Kind, On, Result, invalid};
+use crate::resctrl;
 use crate::state::{Container, Status};
 use log::{error, warn};
 use oci_spec::runtime::LinuxNamespaceType;
@@ -28,13 +29,9 @@ struct Event<'a> {
 struct Data {
     #[serde(flatten)]
     cgroups: Stats,
-    intel_rdt: IntelRdt,
+    intel_rdt: resctrl::stats::Stats,
     network_interfaces: Option<Vec<Interface>>,
 }
-
-/// No container has a resctrl group yet.
-#[derive(Serialize)]
-struct IntelRdt {}
 
 /// A network interface of the container, seen from inside it.
 #[derive(Debug, PartialEq, Serialize)]
@@ -123,7 +120,14 @@ impl Source<'_> {
     fn stats(&self) -> Result<Event<'_>> {
         let data = Data {
             cgroups: stats::read(&self.container.saved.cgroup_paths)?,
-            intel_rdt: IntelRdt {},
+            intel_rdt: self
+                .container
+                .saved
+                .intel_rdt
+                .as_ref()
+                .map(resctrl::Group::stats)
+                .transpose()?
+                .unwrap_or_default(),
             network_interfaces: self.interfaces(),
         };
         Ok(Event { kind: "stats", id: self.id(), data: Some(data) })
