@@ -49,7 +49,7 @@ impl Reply {
 /// Whether these arguments make processes that enter a container, so that the executable must be sealed first. Looks for
 /// the verb's word alone: a flag's value of the same text costs a needless sealing, nothing more.
 pub fn enters_container(argv: &[OsString]) -> bool {
-    argv.iter().skip(1).any(|word| ["create", "run", "exec", "restore"].iter().any(|verb| word == verb))
+    argv.iter().skip(1).any(|word| ["create", "run", "exec", "mounts", "restore"].iter().any(|verb| word == verb))
 }
 
 /// Does what the arguments say.
@@ -156,6 +156,11 @@ fn dispatch(global: &Global, verb: &str, flags: &ArgMatches, args: Vec<String>) 
         }
         "delete" if on(flags, "regex") => ops::delete::delete_matching(global, &id, on(flags, "force")).map(done),
         "delete" => ops::delete::delete(global, &id, on(flags, "force")).map(done),
+        "mounts" => {
+            let (action, id) = (id, args.next().unwrap_or_default());
+            let file = std::path::absolute(args.next().unwrap_or_default()).on("getcwd", "")?;
+            ops::mounts::mounts(global, &action, &id, &file).map(done)
+        }
         "pause" => ops::pause::pause(global, &id).map(done),
         "resume" => ops::resume::resume(global, &id).map(done),
         "list" => ops::list::list(global, &word(flags, "format"), on(flags, "quiet")).map(Reply::text),

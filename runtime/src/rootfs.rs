@@ -54,6 +54,8 @@ impl<'a> Rootfs<'a> {
             Step::OpenRoot(path) => self.open_root(path),
             Step::Mount(m) => self.mount(m),
             Step::Bind(b) => self.bind(b),
+            Step::Mounted(target) => self.mount_point(target).map(drop),
+            Step::Unmount(target) => self.unmount(target),
             Step::Directory(path) => {
                 file::mkdir_all_in_root(self.fd()?, path)?;
                 Ok(())
@@ -124,6 +126,24 @@ impl<'a> Rootfs<'a> {
     /// The topmost mount at the target, after one was made there.
     fn mounted(&self, target: &Target) -> Result<OwnedFd, Fault> {
         file::openat2(self.fd()?, &target.path, file::O_PATH, 0, file::IN_ROOT).part(Part::Place)
+    }
+
+    /// The topmost mount at a place, which must be one.
+    fn mount_point(&self, target: &Target) -> Result<OwnedFd, Fault> {
+        let flags = file::O_PATH | if target.nofollow { file::O_NOFOLLOW } else { 0 };
+        let place = file::openat2(self.fd()?, &target.path, flags, 0, file::IN_ROOT)?;
+        // A walk never ends on what is mounted over: the root of the topmost mount is what it comes to.
+        if file::is_mount_root(place.as_fd())? { Ok(place) } else { Err(Fault(Part::Mismatch, Errno::EINVAL as i32)) }
+    }
+
+    fn unmount(&self, target: &Target) -> Result<(), Fault> {
+        let place = self.mount_point(target)?;
+        // umount2(2) takes a path alone: that of the fd in the host's /proc, which no container can have touched.
+        process::fchdir(self.init.proc)?;
+        let mut buf = [0u8; 32];
+        let result = sys::unmount(file::own_fd_path(&mut buf, place.as_fd())?, sys::MNT_DETACH);
+        process::fchdir(self.fd()?)?;
+        Ok(result?)
     }
 
     fn mount(&self, m: &MountStep) -> Result<(), Fault> {

@@ -10,6 +10,7 @@ mod flags;
 mod hooks;
 mod idmap;
 mod lifecycle;
+mod live_mounts;
 mod memory_policy;
 mod mounts;
 mod namespaces;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Check> {
         mounts::checks(),
         mounts::safety(),
         idmap::checks(),
+        live_mounts::checks(),
         namespaces::checks(),
         network_devices::checks(),
         hooks::checks(),

@@ -101,6 +101,17 @@ pub(super) const VERBS: &[Verb] = &[
         args: (0, 0),
     },
     Verb {
+        name: "mounts",
+        about: "add mounts to a container that is there, or remove them",
+        usage: "add|remove <container-id> <file>",
+        details: "The file is a JSON array, as \"mounts\" of config.json is one. \"add\" makes each of them in the container, with all the\n\
+                  options that config.json may have; a relative source is one of the bundle's. \"remove\" looks at the destinations\n\
+                  alone. When one of the list fails, the others are taken back, or left as they were.",
+        flags: Vec::new,
+        syntax: Flags::Anywhere,
+        args: (3, 3),
+    },
+    Verb {
         name: "pause",
         about: "suspend all processes of a container",
         usage: ID,

@@ -11,7 +11,7 @@ use crate::spawn::{self, Answers, Init, Request};
 use crate::state::{self, Container, Reserved, Saved};
 use crate::{hooks, log, notify, resctrl, seccomp_agent};
 use ::log::warn;
-use oci_spec::runtime::{LinuxNamespaceType as Ns, Spec};
+use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount};
 use orlop_sys::{file, process};
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -69,7 +69,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
             rootfs: &rootfs,
             bundle: &options.bundle,
             grantable: process::capabilities().on("capget", "")?.permitted,
-            hierarchies: &hierarchies(&config.spec)?,
+            hierarchies: &hierarchies(config.spec.mounts().as_deref().unwrap_or_default())?,
             cgroup_paths: cgroup.paths(),
             v1_tasks: cgroup.paths().keys().filter(|k| !k.is_empty()).count(),
             into_cgroup: cgroup.paths().contains_key(""),
@@ -234,9 +234,8 @@ impl Drop for CgroupGuard {
     }
 }
 
-fn hierarchies(spec: &Spec) -> Result<Vec<cgroup::Hierarchy>> {
-    let mounts = spec.mounts().iter().flatten();
-    let any = mounts.into_iter().any(|m| matches!(m.typ().as_deref(), Some("cgroup" | "cgroup2")));
+pub(super) fn hierarchies(mounts: &[Mount]) -> Result<Vec<cgroup::Hierarchy>> {
+    let any = mounts.iter().any(|m| matches!(m.typ().as_deref(), Some("cgroup" | "cgroup2")));
     if any { cgroup::hierarchies() } else { Ok(Vec::new()) }
 }
 

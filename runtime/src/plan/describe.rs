@@ -63,6 +63,9 @@ impl Plan {
                 return Error::new(Kind::System, format!("{what} {source} to rootfs at {target:?}: {field}.options: {why}"))
                     .hint("in a user namespace these flags and access times stay as they are on the host: leave the option out");
             }
+            (Step::Mounted(t) | Step::Unmount(t), Part::Mismatch) => {
+                return Error::new(Kind::Invalid, format!("{:?} is not a mount point", t.path));
+            }
             (_, Part::Mismatch) => {
                 let (_, object) = self.call(step);
                 return Error::new(Kind::System, format!("{object} is something else than it must be"))
@@ -134,6 +137,7 @@ impl Plan {
             Step::OpenRoot(path) => call("open", quoted(path)),
             Step::Mount(m) => (format!("mount {} on", m.fs.to_string_lossy()), quoted(&m.target.path)),
             Step::Bind(b) => call("bind to", quoted(&b.target.path)),
+            Step::Mounted(t) | Step::Unmount(t) => call("unmount", quoted(&t.path)),
             Step::Directory(path) => call("mkdir", quoted(path)),
             Step::Device(d) => call("mknod", quoted(&d.path)),
             Step::Symlink(_, at) => call("symlink", quoted(at)),

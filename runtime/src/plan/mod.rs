@@ -19,7 +19,7 @@ pub mod seccomp;
 
 use crate::cgroup::Paths;
 use crate::error::{Error, Kind, Result, invalid};
-use oci_spec::runtime::{LinuxNamespaceType as Ns, Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Process, Spec};
 use orlop_sys::bpf::Insn;
 use orlop_sys::mount::Attr;
 use orlop_sys::process::{Capabilities, SchedAttr, Strings};
@@ -257,6 +257,10 @@ pub enum Step {
     Mount(Box<MountStep>),
     /// A bind mount.
     Bind(Box<BindStep>),
+    /// Something is mounted there.
+    Mounted(Target),
+    /// umount2(2) of the topmost mount there, with what is mounted below it, as soon as nobody uses it.
+    Unmount(Target),
     /// Makes a directory and the way to it.
     Directory(CString),
     /// A device node.
@@ -506,7 +510,37 @@ pub fn plan_exec(spec: &Spec, process: &Process, input: &Input, join: i32) -> Re
     Ok(p)
 }
 
+/// The plan of mounts that are added to a running container, by a process that joins these namespaces of its init.
+pub fn plan_add(spec: &Spec, list: &[Mount], input: &Input, join: i32, pid: i32) -> Result<Plan> {
+    let ns = namespaces::Namespaces::of(spec)?;
+    let mut p = Plan::empty();
+    p.enter(&ns, input, join);
+    p.added_mounts(spec, list, &ns, input, pid)?;
+    p.push("", Step::Ready);
+    Ok(p)
+}
+
+/// The plan of removing what is mounted at the destinations of these mounts: first all are looked for, then the last one goes first.
+pub fn plan_remove(spec: &Spec, list: &[Mount], input: &Input, join: i32) -> Result<Plan> {
+    let ns = namespaces::Namespaces::of(spec)?;
+    let mut p = Plan::empty();
+    p.enter(&ns, input, join);
+    p.removed_mounts(list, input)?;
+    p.push("", Step::Ready);
+    Ok(p)
+}
+
 impl Plan {
+    /// Into the namespaces of a running container, to work below its root.
+    fn enter(&mut self, ns: &namespaces::Namespaces, input: &Input, join: i32) {
+        self.push("", Step::JoinInit(join));
+        if ns.has(Ns::User) {
+            self.push("linux.namespaces", Step::BecomeRoot(!input.rootless));
+        }
+        // setns(2) has made the root of the mount namespace ours.
+        self.push("root.path", Step::OpenRoot(c"/".into()));
+    }
+
     /// Who the process is, what it executes, and the gate before that.
     fn end(&mut self, spec: &Spec, process: &Process, ns: &namespaces::Namespaces, input: &Input) -> Result<()> {
         self.identity(process, ns, input)?;

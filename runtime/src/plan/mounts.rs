@@ -58,6 +58,65 @@ impl Plan {
         Ok(())
     }
 
+    /// Mounts for a running container; `pid` is its init's.
+    pub(super) fn added_mounts(
+        &mut self,
+        spec: &Spec,
+        list: &[Mount],
+        ns: &Namespaces,
+        input: &Input,
+        pid: i32,
+    ) -> Result<()> {
+        if ns.has(Ns::User) && !ns.new_user() {
+            // The path of config.json may name another one by now, or none.
+            let path = c_string(format!("/proc/{pid}/ns/user"), "linux.namespaces")?;
+            self.open("linux.namespaces", Open::Namespace { path, kind: Ns::User as i32 });
+        }
+        let linux = spec.linux().as_ref();
+        let label = linux.and_then(|l| l.mount_label().as_deref()).filter(|l| !l.is_empty());
+        let outer = before_root(spec)?;
+        for (i, m) in list.iter().enumerate() {
+            self.mount(m, &format!("mounts[{i}]"), linux, ns, input, label, outer)?;
+        }
+        // The host's paths mean something else inside, so the sources are opened before.
+        let mut trees = Vec::new();
+        for planned in &mut self.steps {
+            if let Step::Bind(b) = &mut planned.step
+                && let Tree::Host(path) = &mut b.tree
+            {
+                let open =
+                    Open::Tree { path: std::mem::take(path), recursive: b.whole, nofollow: b.nofollow, idmap: None };
+                b.tree = Tree::Opened(self.opens.len() + trees.len());
+                b.propagation = propagation(outer, &b.propagation);
+                trees.push((open, format!("{}.source", planned.field).into()));
+            }
+        }
+        self.opens.append(&mut trees);
+        Ok(())
+    }
+
+    pub(super) fn removed_mounts(&mut self, list: &[Mount], input: &Input) -> Result<()> {
+        let mut targets = Vec::new();
+        for (i, m) in list.iter().enumerate() {
+            let field = format!("mounts[{i}].destination");
+            let path = destination(m, input);
+            if path == "/" {
+                return Err(invalid(field, "the root of the container cannot be removed"));
+            }
+            let nofollow = m.options().iter().flatten().any(|o| o == "dest-nofollow");
+            let target = || -> Result<Target> {
+                Ok(Target { path: c_string(&*path, &*field)?, no_symlinks: false, proc_allowed: true, nofollow })
+            };
+            self.push(field.clone(), Step::Mounted(target()?));
+            targets.push((field.clone(), Step::Unmount(target()?)));
+        }
+        // A later one may be mounted below an earlier one.
+        for (field, step) in targets.into_iter().rev() {
+            self.push(field, step);
+        }
+        Ok(())
+    }
+
     #[allow(clippy::too_many_arguments, reason = "the parts of one mount")]
     fn mount(
         &mut self,
@@ -69,9 +128,7 @@ impl Plan {
         label: Option<&str>,
         outer: u64,
     ) -> Result<()> {
-        // A destination may be written as the host sees it: runc takes that too.
-        let seen_from_host = m.destination().strip_prefix(input.rootfs).ok().filter(|_| input.rootfs != Path::new("/"));
-        let target = clean(seen_from_host.unwrap_or(m.destination()));
+        let target = destination(m, input);
         let fs = m.typ().as_deref().unwrap_or_default();
         let o = sort(fs, m.options().as_deref().unwrap_or_default(), field)?;
         let idmap = self.idmap(m, &o, field, linux, ns, input)?;
@@ -181,6 +238,12 @@ impl Plan {
         self.push(field.to_string(), Step::Mount(Box::new(step)));
         Ok(())
     }
+}
+
+/// Where in the container a mount goes. It may be written as the host sees it: runc takes that too.
+fn destination(m: &Mount, input: &Input) -> String {
+    let seen_from_host = m.destination().strip_prefix(input.rootfs).ok().filter(|_| input.rootfs != Path::new("/"));
+    clean(seen_from_host.unwrap_or(m.destination()))
 }
 
 pub(super) fn bind_step(

@@ -189,6 +189,35 @@ pub fn mount_flags(fd: BorrowedFd) -> Result<u64> {
     Ok(unsafe { st.assume_init_ref() }.f_flag)
 }
 
+/// Whether a file is the root of a mount (STATX_ATTR_MOUNT_ROOT of statx(2), 5.8).
+pub fn is_mount_root(fd: BorrowedFd) -> Result<bool> {
+    const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
+    let mut st = MaybeUninit::<libc::statx>::uninit();
+    let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW;
+    // SAFETY: the path is an empty NUL-terminated string and st is a valid place for a statx structure.
+    let r = unsafe {
+        libc::syscall(libc::SYS_statx, fd.as_raw_fd(), c"".as_ptr(), flags, libc::STATX_TYPE, st.as_mut_ptr())
+    };
+    Errno::result(r)?;
+    // SAFETY: the call succeeded, so the kernel filled it.
+    Ok(unsafe { st.assume_init_ref() }.stx_attributes & STATX_ATTR_MOUNT_ROOT != 0)
+}
+
+/// `self/fd/N` of an fd, below a procfs. Allocates nothing.
+pub fn own_fd_path<'b>(buf: &'b mut [u8; 32], fd: BorrowedFd) -> Result<&'b CStr> {
+    let mut digits = [0u8; 10];
+    let mut number = fd.as_raw_fd();
+    let mut at = digits.len();
+    while at == digits.len() || number > 0 {
+        at -= 1;
+        *digits.get_mut(at).ok_or(Errno::EINVAL)? = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    let text = b"self/fd/".iter().chain(digits.get(at..).unwrap_or_default()).chain(&[0]);
+    buf.iter_mut().zip(text).for_each(|(place, byte)| *place = *byte);
+    CStr::from_bytes_until_nul(buf).map_err(|_| Errno::EINVAL)
+}
+
 /// mkdirat(2): one new directory.
 pub fn mkdirat(dir: BorrowedFd, name: &CStr, mode: u32) -> Result<()> {
     // SAFETY: name is NUL-terminated.
