@@ -1,5 +1,7 @@
 //! config.json: read once, checked once, errors with JSON paths.
 
+mod unseen;
+
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::netdevices;
 use crate::plan::unsupported;
@@ -36,12 +38,14 @@ impl Config {
             }
             other => other.on("read", path.display())?,
         };
-        let spec = parse(&raw, path)?;
+        let mut spec = parse(&raw, path)?;
+        unseen::correct(&mut spec, &raw);
         Ok(Config { spec, raw })
     }
 
     /// Everything about the configuration that can be judged without making anything.
     pub fn check(&self) -> Result<()> {
+        unseen::check(&self.raw)?;
         CHECKS.iter().try_for_each(|check| check(&self.spec))
     }
 
@@ -143,6 +147,8 @@ const CHECKS: &[Check] = &[
     names,
     hooks,
     other_platforms,
+    annotations,
+    kernel_memory,
     mappings,
     masks,
     sysctl,
@@ -199,6 +205,21 @@ pub fn check_process(process: &Process) -> Result<()> {
     if process.args().iter().flatten().next().is_none() {
         return Err(invalid("process.args", "args must not be empty"));
     }
+    if process.command_line().as_ref().is_some_and(|line| !line.is_empty()) {
+        return Err(unsupported("process.commandLine", "is for another platform than Linux: use process.args"));
+    }
+    if let Some(name) = process.user().username().as_ref().filter(|name| !name.is_empty()) {
+        warn!("process.user.username: {name:?} has no effect on Linux, where uid and gid are the user");
+    }
+    let size = process.console_size().filter(|_| process.terminal().unwrap_or(false));
+    for (name, value) in size.iter().flat_map(|size| [("height", size.height()), ("width", size.width())]) {
+        if u16::try_from(value).is_err() {
+            return Err(invalid(
+                format!("process.consoleSize.{name}"),
+                format!("{value} is more than a terminal can have"),
+            ));
+        }
+    }
     let ids = [("uid", process.user().uid()), ("gid", process.user().gid())];
     let extra = process.user().additional_gids().iter().flatten().enumerate();
     let extra = extra.map(|(i, gid)| (format!("additionalGids[{i}]"), *gid));
@@ -254,10 +275,40 @@ fn hooks(spec: &Spec) -> Result<()> {
 }
 
 fn other_platforms(spec: &Spec) -> Result<()> {
-    match spec.vm() {
-        Some(_) => Err(unsupported("vm", "orlop makes containers of the host's kernel, not virtual machines")),
+    let sections = [
+        ("vm", spec.vm().is_some()),
+        ("solaris", spec.solaris().is_some()),
+        ("windows", spec.windows().is_some()),
+        ("zos", spec.zos().is_some()),
+    ];
+    match sections.into_iter().find(|(_, given)| *given) {
+        Some(("vm", _)) => Err(unsupported("vm", "orlop makes containers of the host's kernel, not virtual machines")),
+        Some((field, _)) => Err(unsupported(field, "is for another platform than Linux")),
         None => Ok(()),
     }
+}
+
+fn annotations(spec: &Spec) -> Result<()> {
+    match spec.annotations().iter().flatten().find(|(key, _)| key.is_empty()) {
+        Some(_) => Err(invalid("annotations", "a key must not be an empty string")),
+        None => Ok(()),
+    }
+}
+
+/// What cgroups no longer have.
+fn kernel_memory(spec: &Spec) -> Result<()> {
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    let Some(memory) = resources.and_then(|r| r.memory().as_ref()) else { return Ok(()) };
+    if memory.use_hierarchy() == Some(false) {
+        let why = "cannot be false: since Linux 5.11 memory is counted in the whole hierarchy";
+        return Err(invalid("linux.resources.memory.useHierarchy", why));
+    }
+    if memory.kernel().is_some_and(|limit| limit > 0) {
+        warn!(
+            "linux.resources.memory.kernel has no effect: the kernel counts its memory in with the rest since Linux 5.16"
+        );
+    }
+    Ok(())
 }
 
 fn mappings(spec: &Spec) -> Result<()> {

@@ -16,10 +16,11 @@ use std::path::Path;
 /// The fields of config.md and config-linux.md, version 1.3; `[]` is an element of a list, `*` a key of a map.
 #[rustfmt::skip]
 const FIELDS: &[&str] = &[
-    "ociVersion", "root", "root.path", "root.readonly", "hostname", "domainname", "annotations", "vm", "mounts",
+    "ociVersion", "root", "root.path", "root.readonly", "hostname", "domainname", "annotations", "vm", "solaris", "windows", "zos", "mounts",
     "mounts[]", "mounts[].destination", "mounts[].source", "mounts[].type", "mounts[].options", "mounts[].options[]",
     "mounts[].uidMappings", "mounts[].gidMappings", "mounts[].uidMappings[]", "mounts[].gidMappings[]",
-    "process", "process.terminal", "process.consoleSize", "process.cwd", "process.env", "process.env[]",
+    "process", "process.terminal", "process.consoleSize", "process.consoleSize.height", "process.consoleSize.width",
+    "process.cwd", "process.env", "process.env[]",
     "process.args", "process.args[]", "process.commandLine", "process.rlimits", "process.rlimits[]",
     "process.rlimits[].type", "process.rlimits[].soft", "process.rlimits[].hard", "process.apparmorProfile",
     "process.capabilities", "process.capabilities.effective", "process.capabilities.bounding",
@@ -268,6 +269,19 @@ const CHECKS: &[Case] = &[
     ("hooks", "/hooks", "prestart", || json!([{"path": "relative"}]), "hooks.prestart[0].path"),
     ("hooks", "/hooks", "poststop", || json!([{"path": "/x", "timeout": 0}]), "hooks.poststop[0].timeout"),
     ("other_platforms", "", "vm", || json!({"kernel": {"path": "/k"}}), "vm"),
+    ("other_platforms", "", "solaris", || json!({}), "solaris"),
+    ("other_platforms", "", "windows", || json!({"layerFolders": []}), "windows"),
+    ("other_platforms", "", "zos", || json!({}), "zos"),
+    ("annotations", "", "annotations", || json!({"": "x"}), "annotations"),
+    (
+        "kernel_memory",
+        "/linux",
+        "resources",
+        || json!({"memory": {"useHierarchy": false}}),
+        "linux.resources.memory.useHierarchy",
+    ),
+    ("process", "/process", "commandLine", || json!("true"), "process.commandLine"),
+    ("process", "/process", "consoleSize", || json!({"height": 65536, "width": 1}), "process.consoleSize.height"),
     ("mappings", "/linux/namespaces/2", "type", || json!("time"), "linux.uidMappings"),
     ("masks", "/linux/namespaces/0", "type", || json!("time"), "linux.maskedPaths"),
     ("sysctl", "/linux", "sysctl", || json!({"vm.swappiness": "1"}), "linux.sysctl.vm.swappiness"),

@@ -9,6 +9,7 @@ mod events;
 mod flags;
 mod hooks;
 mod idmap;
+mod known_fields;
 mod lifecycle;
 mod live_mounts;
 mod memory_policy;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Check> {
         cli::checks(),
         process::checks(),
         memory_policy::checks(),
+        known_fields::checks(),
         mounts::checks(),
         mounts::safety(),
         idmap::checks(),

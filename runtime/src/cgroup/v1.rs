@@ -354,7 +354,7 @@ fn cpu_writes(cpu: &LinuxCpu, w: &mut Writes) -> Result<()> {
 }
 
 fn memory_writes(memory: &LinuxMemory, w: &mut Writes) -> Result<()> {
-    // kernel and kernelTCP are not written: the kernel dropped the first in 5.16 and nobody uses the second.
+    // memory.kernel is not written: the kernel dropped it in 5.16.
     w.put("memory.limit", "memory.limit_in_bytes", set(memory.limit()));
     match (memory.limit(), set(memory.swap())) {
         // No limit on memory alone would stay limited by the sum of memory and swap.
@@ -371,6 +371,7 @@ fn memory_writes(memory: &LinuxMemory, w: &mut Writes) -> Result<()> {
             return Err(invalid("linux.resources.memory.swappiness", why));
         }
     }
+    w.put("memory.kernelTCP", "memory.kmem.tcp.limit_in_bytes", set(memory.kernel_tcp()));
     Ok(())
 }
 
@@ -439,6 +440,7 @@ mod tests {
                     ("memory.soft_limit_in_bytes", "50"),
                     ("memory.oom_control", "1"),
                     ("memory.swappiness", "60"),
+                    ("memory.kmem.tcp.limit_in_bytes", "8"),
                 ],
             ),
             (r#"{"memory":{"swappiness":0}}"#, &[("memory.swappiness", "0")]),

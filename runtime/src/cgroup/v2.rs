@@ -365,6 +365,7 @@ fn memory_writes(memory: &LinuxMemory, w: &mut Writes) -> Result<()> {
     for (asked, field) in [
         (memory.swappiness().is_some_and(|n| n != u64::MAX), "swappiness"),
         (memory.disable_oom_killer() == Some(true), "disableOOMKiller"),
+        (set(memory.kernel_tcp()).is_some(), "kernelTCP"),
     ] {
         if asked {
             log::warn!("linux.resources.memory.{field} has no effect: cgroup v2 does not have it");
