@@ -18,11 +18,6 @@ const fn row(runtime: &'static str, check: &'static str, why: &'static str) -> E
 /// Seen with runc 1.1.5 and crun 1.8.1 of Debian 12, runc 1.1.15 of Debian 13 (cgroup v2), and runc 1.5.1.
 #[rustfmt::skip]
 pub const EXPECTED: &[Expected] = &[
-    row("orlop", "cli::flag_without_its_value_fails", "the verb restore is for a later version"),
-    row("orlop", "cli::help_of_checkpoint", "the verb is for a later version"),
-    row("orlop", "cli::help_of_restore", "the verb is for a later version"),
-    row("orlop", "flags::checkpoint", "the verb is for a later version"),
-    row("orlop", "flags::restore", "the verb is for a later version"),
     row("runc", "cli::spec_writes_the_base_config", "writes ambient capabilities"),
     row("runc", "cli::config_names_another_file", "is crun's alone"),
     row("runc", "cli::config_of_spec", "is crun's alone"),

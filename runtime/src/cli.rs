@@ -3,6 +3,7 @@
 //! [`verbs`] defines runc's commands and flags, clap checks and converts the values, [`crate::argv`] brings Go's flag
 //! syntax into clap's, and [`help`] writes what can be known from the same definitions.
 
+mod checkpoint;
 mod duration;
 mod help;
 mod update;
@@ -166,6 +167,8 @@ fn dispatch(global: &Global, verb: &str, flags: &ArgMatches, args: Vec<String>) 
         "list" => ops::list::list(global, &word(flags, "format"), on(flags, "quiet")).map(Reply::text),
         "ps" => ops::ps::ps(global, &id, &word(flags, "format"), &args.collect::<Vec<_>>()).map(Reply::text),
         "update" => ops::update::update(global, &update::options(flags, id)?).map(done),
+        "checkpoint" => ops::checkpoint::checkpoint(global, &checkpoint::options(flags, id)?).map(done),
+        "restore" => ops::restore::restore(global, &checkpoint::restore_options(flags, id)?).map(Reply::status),
         "spec" => {
             let file = flags.get_one::<OsString>("config").filter(|name| !name.is_empty()).map(Path::new);
             ops::spec::spec(&bundle(flags)?, file, on(flags, "rootless")).map(done)

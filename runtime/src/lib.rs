@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 mod copy_up;
+pub mod criu;
 mod diagnose;
 pub mod error;
 mod hints;

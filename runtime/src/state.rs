@@ -59,6 +59,9 @@ pub struct Saved {
     pub intel_rdt: Option<resctrl::Group>,
     /// Whether the init has a pid namespace of its own, with which all its processes end.
     pub private_pid: bool,
+    /// Whether CRIU has restored it into a time namespace, in which its clocks go on, that config.json does not list.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restored_time: bool,
 }
 
 /// The specification's status (runtime.md, "State"), and runc's `paused`.

@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli", "argv"],
     &["ops"],
-    &["seccomp_agent", "diagnose"],
+    &["seccomp_agent", "diagnose", "criu"],
     &["state"],
     &["config", "spawn"],
     &["init", "rootfs", "copy_up", "userns"],

@@ -52,6 +52,7 @@ impl Lab {
             cgroup_paths: cgroup.paths().clone(),
             intel_rdt: None,
             private_pid: false,
+            restored_time: false,
         };
         reserved.save(&saved).unwrap();
         reserved.commit();

@@ -192,6 +192,21 @@ pub fn hierarchies() -> Result<Vec<Hierarchy>> {
     Ok(all)
 }
 
+/// The cgroups of a process as /proc/PID/cgroup has them (cgroups(7)): controllers (`cpu,cpuacct`, `name=systemd`; v2: none)
+/// and the path from the root of the tree.
+///
+/// # Errors
+/// The process is gone.
+pub fn of(pid: i32) -> Result<Vec<(String, String)>> {
+    let path = format!("/proc/{pid}/cgroup");
+    let text = tree::read_all(Path::new(&path)).on("read", format!("{path:?}"))?;
+    let line = |line: &str| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        Some((controllers.to_string(), path.to_string()))
+    };
+    Ok(text.lines().filter_map(line).collect())
+}
+
 /// Opens the v2 cgroup that a process is in: where exec goes if it cannot enter the container's own cgroup (EBUSY
 /// since the container gave controllers to sub-cgroups, ENOENT since it was moved) and no `--cgroup` was asked for.
 ///

@@ -1,7 +1,7 @@
 //! What the verbs are: a table of runc's commands, and their flags as clap definitions.
 
 use super::duration::duration;
-use super::{go_bool, update};
+use super::{checkpoint, go_bool, update};
 use crate::argv::Flags;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::ffi::{OsStr, OsString};
@@ -22,6 +22,15 @@ const ID: &str = "<container-id>";
 
 /// Every verb, in the order of the help.
 pub(super) const VERBS: &[Verb] = &[
+    Verb {
+        name: "checkpoint",
+        about: "write the processes of a running container to files, and delete it",
+        usage: ID,
+        details: checkpoint::DETAILS,
+        flags: checkpoint::flags,
+        syntax: Flags::Anywhere,
+        args: (1, 1),
+    },
     Verb {
         name: "create",
         about: "create a container",
@@ -128,6 +137,15 @@ pub(super) const VERBS: &[Verb] = &[
         flags: || vec![format_flag()],
         syntax: Flags::First,
         args: (1, ANY),
+    },
+    Verb {
+        name: "restore",
+        about: "make a container from the files of a checkpoint",
+        usage: ID,
+        details: checkpoint::RESTORE_DETAILS,
+        flags: checkpoint::restore_flags,
+        syntax: Flags::Anywhere,
+        args: (1, 1),
     },
     Verb {
         name: "resume",
@@ -274,12 +292,12 @@ pub(super) fn path(name: &'static str, help: &'static str) -> Arg {
     text(name, help).value_parser(value_parser!(OsString))
 }
 
-fn list(name: &'static str, help: &'static str) -> Arg {
+pub(super) fn list(name: &'static str, help: &'static str) -> Arg {
     text(name, help).action(ArgAction::Append)
 }
 
 /// Takes a value behind `=`, so that `--detach=false` says what it says.
-fn switch(name: &'static str, help: &'static str) -> Arg {
+pub(super) fn switch(name: &'static str, help: &'static str) -> Arg {
     text(name, help).num_args(0..=1).require_equals(true).value_parser(go_bool)
 }
 

@@ -144,17 +144,17 @@ impl Made {
 }
 
 /// Answers of a container that is being made.
-struct Creating<'a> {
-    config: &'a Config,
-    options: &'a CreateOptions,
-    reserved: &'a Reserved,
-    rootfs: PathBuf,
-    cgroup: &'a dyn Cgroup,
-    proc: BorrowedFd<'a>,
-    class: Option<&'a resctrl::Made>,
-    devices: Option<Moved>,
-    saved: Option<Saved>,
-    master: Option<console::Terminal>,
+pub(super) struct Creating<'a> {
+    pub(super) config: &'a Config,
+    pub(super) options: &'a CreateOptions,
+    pub(super) reserved: &'a Reserved,
+    pub(super) rootfs: PathBuf,
+    pub(super) cgroup: &'a dyn Cgroup,
+    pub(super) proc: BorrowedFd<'a>,
+    pub(super) class: Option<&'a resctrl::Made>,
+    pub(super) devices: Option<Moved>,
+    pub(super) saved: Option<Saved>,
+    pub(super) master: Option<console::Terminal>,
 }
 
 impl Answers for Creating<'_> {
@@ -202,6 +202,7 @@ impl Creating<'_> {
             cgroup_paths: self.cgroup.paths().clone(),
             intel_rdt: self.class.map(|class| class.group().clone()),
             private_pid: super::namespace(&self.config.spec, Ns::Pid).is_some_and(|path| path.is_none()),
+            restored_time: false,
         };
         self.reserved.save(&saved)?;
         Ok(saved)
@@ -209,9 +210,9 @@ impl Creating<'_> {
 }
 
 /// The cgroups of a container that is being made: removed on drop.
-struct CgroupGuard {
-    cgroup: Box<dyn Cgroup>,
-    armed: bool,
+pub(super) struct CgroupGuard {
+    pub(super) cgroup: Box<dyn Cgroup>,
+    pub(super) armed: bool,
 }
 
 impl CgroupGuard {

@@ -63,7 +63,8 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
         notify_dir: None,
         rootless: super::rootless(global),
     };
-    let mut plan = plan::plan_exec(&config.spec, &process, &input, joined(&config.spec))?;
+    let mut plan =
+        plan::plan_exec(&config.spec, &process, &input, joined(&config.spec, container.saved.restored_time))?;
     if super::namespace(&config.spec, Ns::Pid).is_some() {
         plan.before_clone.push((0, sys::CLONE_NEWPID));
     }
@@ -97,9 +98,10 @@ fn refused(why: &'static str) -> Error {
 }
 
 /// The namespaces that the init does not share with the host, but for the pid namespace, which only children enter.
-fn joined(spec: &Spec) -> i32 {
+fn joined(spec: &Spec, restored_time: bool) -> i32 {
     let list = spec.linux().iter().filter_map(|l| l.namespaces().as_ref()).flatten();
-    list.map(|n| n.typ() as i32).filter(|kind| *kind != sys::CLONE_NEWPID).fold(0, |all, kind| all | kind)
+    let listed = list.map(|n| n.typ() as i32).filter(|kind| *kind != sys::CLONE_NEWPID);
+    listed.fold(if restored_time { sys::CLONE_NEWTIME } else { 0 }, |all, kind| all | kind)
 }
 
 /// The process of the file, or the container's own with what the flags change.

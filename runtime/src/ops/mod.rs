@@ -1,6 +1,7 @@
 //! The operations: one verb, one file, one public function. Their options are plain values; the command line and the shim
 //! both make them.
 
+pub mod checkpoint;
 pub mod create;
 pub mod delete;
 pub mod events;
@@ -11,6 +12,7 @@ pub mod list;
 pub mod mounts;
 pub mod pause;
 pub mod ps;
+pub mod restore;
 pub mod resume;
 pub mod run;
 mod select;
@@ -20,6 +22,7 @@ pub mod state;
 pub mod update;
 
 use crate::console;
+use crate::criu::rpc::{CgroupMode, NetworkLock};
 use crate::diagnose;
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::plan::{self, Input, Plan};
@@ -141,6 +144,73 @@ pub struct ProcessJson {
     pub name: PathBuf,
     /// JSON.
     pub text: Vec<u8>,
+}
+
+/// What `checkpoint` and `restore` have in common.
+#[derive(Clone, Debug)]
+pub struct CriuOptions {
+    /// The directory of the images: absolute.
+    pub image_path: PathBuf,
+    /// The directory of CRIU's log: absolute; `None`: that of the images.
+    pub work_path: Option<PathBuf>,
+    /// Keep established TCP connections.
+    pub tcp_established: bool,
+    /// Unix sockets may be connected to the outside.
+    pub ext_unix_sk: bool,
+    /// The processes may belong to a session of the outside.
+    pub shell_job: bool,
+    /// Keep file locks.
+    pub file_locks: bool,
+    /// Memory is fetched when it is used.
+    pub lazy_pages: bool,
+    /// Punch out of the images what a newer dump has, or what was read.
+    pub auto_dedup: bool,
+    /// What to do about cgroups.
+    pub manage_cgroups_mode: CgroupMode,
+    /// How packets are held back meanwhile; `None`: CRIU's own choice.
+    pub network_lock: Option<NetworkLock>,
+}
+
+/// Options of `checkpoint`.
+#[derive(Clone, Debug)]
+pub struct CheckpointOptions {
+    /// The id of a running or paused container.
+    pub id: String,
+    /// Those of CRIU.
+    pub criu: CriuOptions,
+    /// The images of the pre-dump before, relative to the new ones.
+    pub parent_path: Option<PathBuf>,
+    /// Do not end the container.
+    pub leave_running: bool,
+    /// Leave out TCP connections that are being made.
+    pub tcp_skip_in_flight: bool,
+    /// Give files that were removed while they were open a name again.
+    pub link_remap: bool,
+    /// Write the memory alone, and do not end the container.
+    pub pre_dump: bool,
+    /// An fd of the caller's that gets a NUL when lazy pages can be fetched.
+    pub status_fd: Option<i32>,
+    /// Address and port for the memory: to send it to, or with lazy pages to serve it on.
+    pub page_server: Option<(String, u16)>,
+}
+
+/// Options of `restore`.
+#[derive(Clone, Debug)]
+pub struct RestoreOptions {
+    /// Those of `create`. CRIU enters the root file system in its own way, and without a keyring.
+    pub create: CreateOptions,
+    /// Those of CRIU.
+    pub criu: CriuOptions,
+    /// Restore TCP connections as closed.
+    pub tcp_close: bool,
+    /// Another security profile, `TYPE:NAME`.
+    pub lsm_profile: Option<String>,
+    /// Another SELinux context for mounts.
+    pub lsm_mount_context: Option<String>,
+    /// Return when the container runs.
+    pub detach: bool,
+    /// Leave orphans of the container to the host's init.
+    pub no_subreaper: bool,
 }
 
 /// Options of `update`.

@@ -20,6 +20,16 @@ const DEV_SYMLINKS: &[(&str, &str)] = &[
     ("/proc/kcore", "/dev/core"),
 ];
 
+/// The device nodes of a container.
+pub(crate) fn paths(spec: &Spec) -> Vec<String> {
+    let wanted = spec.linux().iter().filter_map(|l| l.devices().as_ref()).flatten();
+    let mut all: Vec<String> = DEFAULT_DEVICES.iter().map(|(name, ..)| format!("/dev/{name}")).collect();
+    all.extend(wanted.map(|d| clean(d.path())));
+    all.sort();
+    all.dedup();
+    all
+}
+
 impl Plan {
     pub(super) fn devices(&mut self, spec: &Spec, ns: &Namespaces, input: &Input) -> Result<()> {
         // A bound /dev is somebody else's: nothing is made in it.

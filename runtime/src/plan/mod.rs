@@ -28,6 +28,8 @@ use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+pub(crate) use devices::paths as device_paths;
+pub(crate) use mounts::{clean, destination};
 pub use namespaces::IdMap;
 
 /// What the plan has to know of the host and of the invocation, all of it gathered before.

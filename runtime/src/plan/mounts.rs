@@ -99,7 +99,7 @@ impl Plan {
         let mut targets = Vec::new();
         for (i, m) in list.iter().enumerate() {
             let field = format!("mounts[{i}].destination");
-            let path = destination(m, input);
+            let path = destination(m, input.rootfs);
             if path == "/" {
                 return Err(invalid(field, "the root of the container cannot be removed"));
             }
@@ -128,7 +128,7 @@ impl Plan {
         label: Option<&str>,
         outer: u64,
     ) -> Result<()> {
-        let target = destination(m, input);
+        let target = destination(m, input.rootfs);
         let fs = m.typ().as_deref().unwrap_or_default();
         let o = sort(fs, m.options().as_deref().unwrap_or_default(), field)?;
         let idmap = self.idmap(m, &o, field, linux, ns, input)?;
@@ -240,12 +240,6 @@ impl Plan {
     }
 }
 
-/// Where in the container a mount goes. It may be written as the host sees it: runc takes that too.
-fn destination(m: &Mount, input: &Input) -> String {
-    let seen_from_host = m.destination().strip_prefix(input.rootfs).ok().filter(|_| input.rootfs != Path::new("/"));
-    clean(seen_from_host.unwrap_or(m.destination()))
-}
-
 pub(super) fn bind_step(
     tree: Tree,
     target: &str,
@@ -297,6 +291,12 @@ pub(super) fn plain_mount(fs: &str, source: &str, target: &str, flags: u64, data
 
 pub(super) fn simple_mount(fs: &str, source: &str, target: &str, flags: u64, data: &str) -> Result<Step> {
     Ok(Step::Mount(Box::new(plain_mount(fs, source, target, flags, data)?)))
+}
+
+/// Where a mount goes in the container. It may be written as the host sees it: runc takes that too.
+pub(crate) fn destination(m: &Mount, rootfs: &Path) -> String {
+    let seen_from_host = m.destination().strip_prefix(rootfs).ok().filter(|_| rootfs != Path::new("/"));
+    clean(seen_from_host.unwrap_or(m.destination()))
 }
 
 /// An absolute path without `.`, `..` and doubled slashes; `..` above the root stays at the root.

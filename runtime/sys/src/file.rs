@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 pub use libc::{
     AT_EMPTY_PATH, O_APPEND, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH,
-    O_RDONLY, O_RDWR, O_WRONLY, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG,
+    O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG,
 };
 
 /// Every component stays below the directory fd, as if it were the root (openat2(2), CVE-2021-30465).
@@ -340,6 +340,31 @@ pub fn cloexec_from(first: u32) -> Result<()> {
     // SAFETY: plain numbers; no fd is closed, so no owner is invalidated.
     let r = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) };
     Errno::result(r).map(drop)
+}
+
+/// Keeps an fd open across execve(2), under its number.
+pub fn keep_on_exec(fd: BorrowedFd) -> Result<()> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) }).map(drop)
+}
+
+/// dup3(2) of an fd over another one that is open; the copy stays open across execve(2).
+pub fn put_over(fd: BorrowedFd, over: BorrowedFd) -> Result<()> {
+    // SAFETY: the owner of `over` still owns an open fd of that number.
+    Errno::result(unsafe { libc::dup3(fd.as_raw_fd(), over.as_raw_fd(), 0) }).map(drop)
+}
+
+/// Takes over an fd from 3 on that our caller has given us by its number, if it can be written to. EBADF also for one that
+/// is close-on-exec: it did not come with our execve, so it is another part's of this process.
+pub fn adopt_writable(fd: RawFd) -> Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    let (mode, kept) = unsafe { (libc::fcntl(fd, libc::F_GETFL), libc::fcntl(fd, libc::F_GETFD)) };
+    let (mode, kept) = (Errno::result(mode)?, Errno::result(kept)?);
+    if fd < 3 || mode & libc::O_ACCMODE == libc::O_RDONLY || kept & libc::FD_CLOEXEC != 0 {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: the fd is open, and all that this process has opened itself is close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Closes every fd from `first` up but those of `keep` (in any order; negative: none). Only for a process that ends by execve or

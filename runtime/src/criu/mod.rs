@@ -1,0 +1,370 @@
+//! CRIU, which dumps and restores process trees: one process of `criu swrk`, spoken to by its RPC over a SOCK_SEQPACKET
+//! pair (criu.org/RPC).
+//!
+//! | file | what |
+//! |---|---|
+//! | this one | the process, the exchange, CRIU's version and features |
+//! | `rpc`, `wire` | the messages, and how they are encoded |
+//! | `images` | the directories of a checkpoint, which are not trusted |
+//! | `external` | what of a container comes from outside |
+//! | `place` | the root file system for a restore, in a mount namespace of CRIU's own |
+
+pub mod external;
+pub mod images;
+pub mod place;
+pub mod rpc;
+pub mod wire;
+
+use crate::cgroup::Entry;
+use crate::error::{Error, Kind, On, Result};
+use crate::plan::c_string;
+use images::Images;
+use log::debug;
+use orlop_sys::process::{self, Exit, Strings};
+use orlop_sys::{Errno, file, socket};
+use place::{Fault, Place};
+use rpc::{Features, Notify, Response};
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use wire::Message;
+
+/// The oldest version that is spoken to: from here on there are external pid namespaces, the freezer of cgroup v2 and
+/// the notification `status-ready`.
+const OLDEST: u32 = 31_500;
+/// Where programs are looked for when our caller has set no PATH.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The status of a child that could not execute CRIU; why comes by a pipe.
+const NOT_EXECUTED: u8 = 127;
+/// No message of CRIU's is nearly as long.
+const MESSAGE: usize = 40 * 1024;
+
+/// What CRIU's process is to find.
+pub struct Setup<'a> {
+    /// The directories of the checkpoint: they stay open in CRIU's process under the numbers that they have here.
+    pub images: &'a Images,
+    /// Other fds that stay open, under their numbers.
+    pub fds: &'a [OwnedFd],
+    /// Ways into the cgroups: what it restores is born where it is itself.
+    pub entry: Option<&'a Entry>,
+    /// The root file system of a restore; the process then has a mount namespace of its own.
+    pub place: Option<&'a Place>,
+}
+
+/// A running CRIU. Dropped before [`Criu::end`] its socket is closed, at which it undoes what it has begun, and waited for.
+#[derive(Debug)]
+pub struct Criu {
+    /// `None`: closed, to tell that nothing more will come.
+    socket: Option<OwnedFd>,
+    child: process::Child,
+    version: u32,
+    reaped: bool,
+}
+
+/// Answers a notification; an error makes CRIU give up.
+pub type Notified<'a> = &'a mut dyn FnMut(&Notify, Option<OwnedFd>) -> Result<()>;
+
+impl Criu {
+    /// Starts CRIU and asks for its version.
+    pub fn start(setup: &Setup) -> Result<Criu> {
+        let program = program()?;
+        let (ours, theirs) = socket::pair().on("socketpair", "")?;
+        let rpc = file::open(c"/dev/null", file::O_PATH, 0).on("open", "\"/dev/null\"")?;
+        let args = ["criu".to_string(), "swrk".to_string(), rpc.as_raw_fd().to_string()];
+        let args = Strings::new(args.into_iter().map(|arg| c_string(arg, "criu")).collect::<Result<_>>()?);
+        let env = environment()?;
+        let flags = if setup.place.is_some() { process::CLONE_NEWNS as u64 } else { 0 };
+        let dir = setup.entry.and_then(|entry| entry.dir.as_ref()).map(AsFd::as_fd);
+        let child = process::clone3(flags, dir, || {
+            let failure = become_criu(setup, theirs.as_fd(), rpc.as_fd(), &program, &args, &env);
+            // The parent reads it; success closes the socket without a word.
+            let _ = socket::send(theirs.as_fd(), &failure.bytes(), None);
+            NOT_EXECUTED
+        })
+        .on("clone3 for", "criu")?;
+        drop((theirs, rpc));
+        let mut criu = Criu { socket: None, child, version: 0, reaped: false };
+        let mut failure = [0; Failure::SIZE];
+        loop {
+            match socket::recv(ours.as_fd(), &mut failure).on("recvmsg from", "criu's process")? {
+                (0, _) => break,
+                (_, Some(socket)) => criu.socket = Some(socket),
+                (_, None) => {
+                    criu.wait()?;
+                    return Err(Failure::parse(&failure).explain(&program, setup));
+                }
+            }
+        }
+        criu.version = criu.request(&rpc::request(rpc::Kind::Version, None, true), &mut silent)?.version;
+        debug!("criu: version {}", version_text(criu.version));
+        criu.require("checkpoint and restore", OLDEST)?;
+        Ok(criu)
+    }
+
+    /// Refuses what needs a newer CRIU.
+    pub fn require(&self, what: &str, least: u32) -> Result<()> {
+        if self.version >= least {
+            return Ok(());
+        }
+        let (has, needs) = (version_text(self.version), version_text(least));
+        Err(Error::new(Kind::Invalid, format!("needs CRIU {needs} or newer, and this is {has}")).at(what))
+    }
+
+    /// What it can do on this kernel.
+    pub fn features(&mut self) -> Result<Features> {
+        Ok(self.request(&rpc::features(), &mut silent)?.features)
+    }
+
+    /// Sends a request and answers notifications until it is done.
+    pub fn request(&mut self, request: &Message, notified: Notified) -> Result<Response> {
+        self.send(request)?;
+        let mut refused = None;
+        let mut buffer = vec![0; MESSAGE];
+        loop {
+            let socket = self.socket.as_ref().ok_or(Errno::EPIPE).on("recvmsg from", "criu")?;
+            let (n, fd) = match socket::recv(socket.as_fd(), &mut buffer) {
+                Ok((0, _)) | Err(Errno::ECONNRESET) => return Err(refused.unwrap_or_else(|| self.gone())),
+                other => other.on("recvmsg from", "criu")?,
+            };
+            let unreadable = || Error::new(Kind::System, "criu sent a message that cannot be read");
+            let message = buffer.get(..n).filter(|_| n < MESSAGE).ok_or_else(unreadable)?;
+            let response = Response::parse(message).ok_or_else(unreadable)?;
+            if response.kind != rpc::Kind::Notify as i32 {
+                return match refused {
+                    Some(e) => Err(e),
+                    None if response.success => Ok(response),
+                    None => Err(failed(&response)),
+                };
+            }
+            debug!("criu: notify {} (pid {})", response.notify.script, response.notify.pid);
+            let answer = notified(&response.notify, fd);
+            self.send(&rpc::notified(answer.is_ok()))?;
+            // CRIU undoes what it has done, and says so; what made it is the error of the user.
+            refused = refused.or(answer.err());
+        }
+    }
+
+    fn send(&mut self, message: &Message) -> Result<()> {
+        let socket = self.socket.as_ref().ok_or(Errno::EPIPE).on("sendmsg to", "criu")?;
+        match socket::send(socket.as_fd(), message.bytes(), None) {
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Err(self.gone()),
+            other => other.on("sendmsg to", "criu"),
+        }
+    }
+
+    /// Why it is gone.
+    fn gone(&mut self) -> Error {
+        let how = match self.wait() {
+            Ok(Some(Exit::Status(status))) => format!("exited with status {status}"),
+            Ok(Some(Exit::Signal(signal))) => format!("was killed by signal {signal}"),
+            Ok(None) | Err(_) => "is gone".to_string(),
+        };
+        Error::new(Kind::System, format!("criu {how} without an answer"))
+    }
+
+    /// Lets it end. After a pre-dump it has waited for more requests, and what its status says is nothing then.
+    pub fn end(mut self, status_matters: bool) -> Result<()> {
+        match self.wait()? {
+            Some(Exit::Status(status)) if status != 0 && status_matters => {
+                Err(Error::new(Kind::System, format!("criu exited with status {status} after it was done")))
+            }
+            Some(Exit::Signal(signal)) if status_matters => {
+                Err(Error::new(Kind::System, format!("criu was killed by signal {signal} after it was done")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn wait(&mut self) -> Result<Option<Exit>> {
+        self.socket = None;
+        if self.reaped {
+            return Ok(None);
+        }
+        self.reaped = true;
+        process::wait(self.child.pidfd.as_fd(), true).on("waitid", "criu")
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> i32 {
+        self.child.pid
+    }
+}
+
+impl Drop for Criu {
+    fn drop(&mut self) {
+        // The first error is what the user must hear.
+        let _ = self.wait();
+    }
+}
+
+/// What answers nothing: requests that make CRIU do nothing notify of nothing.
+fn silent(_: &Notify, _: Option<OwnedFd>) -> Result<()> {
+    Ok(())
+}
+
+/// CRIU's own reasons; where its log is, is for the caller to add.
+fn failed(response: &Response) -> Error {
+    let errno = match response.errno {
+        0 => String::new(),
+        n => format!(": {:?} ({})", Errno::from_raw(n), Errno::from_raw(n).desc()),
+    };
+    let said = if response.message.is_empty() { String::new() } else { format!(": {}", response.message.trim()) };
+    Error::new(Kind::System, format!("criu failed{errno}{said}"))
+}
+
+fn version_text(version: u32) -> String {
+    let (major, minor, sublevel) = (version / 10_000, version / 100 % 100, version % 100);
+    if sublevel == 0 { format!("{major}.{minor}") } else { format!("{major}.{minor}.{sublevel}") }
+}
+
+/// criu(8), where PATH has it.
+fn program() -> Result<CString> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
+    find(&path).ok_or_else(|| {
+        Error::new(Kind::System, "criu is needed for this, and no directory of $PATH has it")
+            .hint("install CRIU (https://criu.org)")
+    })
+}
+
+fn find(path: &OsStr) -> Option<CString> {
+    let places = path.as_bytes().split(|b| *b == b':').map(|dir| Path::new(OsStr::from_bytes(dir)).join("criu"));
+    let absolute = places.filter(|place| place.is_absolute());
+    let mut names = absolute.filter_map(|place| CString::new(place.as_os_str().as_bytes()).ok());
+    names.find(|name| file::stat(name).is_ok_and(|stat| stat.is_file()) && file::executable(name).is_ok())
+}
+
+/// Ours: CRIU runs ip(8), iptables(8) and others, which it looks for in PATH.
+fn environment() -> Result<Strings> {
+    let entry = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        c_string([name.as_bytes(), b"=", value.as_bytes()].concat(), "environment")
+    };
+    Ok(Strings::new(std::env::vars_os().map(entry).collect::<Result<_>>()?))
+}
+
+/// How far the child came: a stage, the number of a mount, an errno.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    Cgroup(Errno),
+    Place(Fault),
+    Exec(Errno),
+}
+
+impl Failure {
+    const SIZE: usize = 7;
+    /// No mount.
+    const NONE: u16 = u16::MAX;
+
+    fn bytes(self) -> [u8; Failure::SIZE] {
+        let (stage, index, errno) = match self {
+            Failure::Cgroup(errno) => (0, Failure::NONE, errno),
+            Failure::Place(Fault(index, errno)) => (1, index.unwrap_or(Failure::NONE), errno),
+            Failure::Exec(errno) => (2, Failure::NONE, errno),
+        };
+        let ([i0, i1], [e0, e1, e2, e3]) = (index.to_ne_bytes(), (errno as i32).to_ne_bytes());
+        [stage, i0, i1, e0, e1, e2, e3]
+    }
+
+    fn parse([stage, i0, i1, e0, e1, e2, e3]: &[u8; Failure::SIZE]) -> Failure {
+        let errno = Errno::from_raw(i32::from_ne_bytes([*e0, *e1, *e2, *e3]));
+        let index = Some(u16::from_ne_bytes([*i0, *i1])).filter(|index| *index != Failure::NONE);
+        match stage {
+            0 => Failure::Cgroup(errno),
+            1 => Failure::Place(Fault(index, errno)),
+            _ => Failure::Exec(errno),
+        }
+    }
+
+    fn explain(self, program: &CString, setup: &Setup) -> Error {
+        match self {
+            Failure::Cgroup(errno) => errno.on("enter", "the cgroups of the container").at("linux.cgroupsPath"),
+            Failure::Place(Fault(None, errno)) => {
+                errno.on("bind", format!("{:?}", setup.place.map(|p| &p.rootfs))).at("root.path")
+            }
+            Failure::Place(Fault(Some(index), errno)) => {
+                let point = setup.place.and_then(|place| place.points.iter().find(|point| point.index == index));
+                let path = point.map(|point| format!("{:?}", point.path)).unwrap_or_default();
+                errno.on("make the place of", path).at(format!("mounts[{index}]"))
+            }
+            Failure::Exec(errno) => errno.on("execve", format!("{program:?}")),
+        }
+    }
+}
+
+/// The child: into the cgroups, then the root file system, then CRIU. Allocates nothing.
+///
+/// CRIU opens the directories of the images through the /proc/PID/fd of whoever made its socket, and mounts below them: they must
+/// be of the mount namespace that it is in. So it is made to find itself: the pair is made here, our end is sent to the
+/// `parent`, and CRIU's is put over `rpc`; the directories are opened again.
+fn become_criu(
+    setup: &Setup,
+    parent: BorrowedFd,
+    rpc: BorrowedFd,
+    program: &CString,
+    args: &Strings,
+    env: &Strings,
+) -> Failure {
+    for tasks in setup.entry.iter().flat_map(|entry| &entry.tasks) {
+        if let Err(errno) = file::write(tasks.as_fd(), b"0") {
+            return Failure::Cgroup(errno);
+        }
+    }
+    if let Some(Err(fault)) = setup.place.map(Place::make) {
+        return Failure::Place(fault);
+    }
+    let kept = (|| {
+        file::cloexec_from(3)?;
+        setup.fds.iter().try_for_each(|fd| file::keep_on_exec(fd.as_fd()))?;
+        for directory in setup.images.directories() {
+            let again = file::open(&directory.name, file::O_RDONLY | file::O_DIRECTORY, 0)?;
+            file::put_over(again.as_fd(), directory.fd.as_fd())?;
+        }
+        let (ours, theirs) = socket::pair()?;
+        file::put_over(theirs.as_fd(), rpc)?;
+        socket::send(parent, &[0], Some(ours.as_fd()))
+    })();
+    if let Err(errno) = kept {
+        return Failure::Exec(errno);
+    }
+    process::reset_signals();
+    Failure::Exec(process::exec(program, args, env))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_failure_comes_through_the_pipe_as_it_was() {
+        for failure in [
+            Failure::Cgroup(Errno::ENOSPC),
+            Failure::Place(Fault(None, Errno::EPERM)),
+            Failure::Place(Fault(Some(300), Errno::EROFS)),
+            Failure::Exec(Errno::ENOEXEC),
+        ] {
+            assert_eq!(Failure::parse(&failure.bytes()), failure);
+        }
+    }
+
+    #[test]
+    fn criu_is_an_executable_in_an_absolute_directory_of_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let [plain, folder, good] = ["plain", "folder", "good"].map(|name| dir.path().join(name));
+        for dir in [&plain, &folder.join("criu"), &good] {
+            std::fs::create_dir_all(dir).unwrap();
+        }
+        std::fs::write(plain.join("criu"), "").unwrap();
+        std::fs::write(good.join("criu"), "").unwrap();
+        std::fs::set_permissions(good.join("criu"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let join = |dirs: &[&Path]| std::env::join_paths(dirs).unwrap();
+        assert_eq!(find(&join(&[Path::new("relative"), &plain, &folder])), None);
+        let found = find(&join(&[&plain, &folder, &good])).unwrap();
+        assert_eq!(found.as_bytes(), good.join("criu").as_os_str().as_bytes());
+    }
+
+    #[test]
+    fn versions_read_as_crius_own() {
+        assert_eq!([31_500, 40_101].map(version_text), ["3.15", "4.1.1"]);
+    }
+}
