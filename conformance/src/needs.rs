@@ -30,6 +30,15 @@ pub const NEEDS: &[Need] = &[
         present: || has_controller("cpuset"),
         checks: &["cgroups::cpuset_cpus", "cgroups::cpuset_mems"],
     },
+    Need {
+        what: "newuidmap and newgidmap (Debian: uidmap)",
+        present: || Path::new("/usr/bin/newuidmap").exists() && Path::new("/usr/bin/newgidmap").exists(),
+        checks: &[
+            "rootless::ranges_come_from_newuidmap",
+            "rootless::additional_gids_of_a_range",
+            "rootless::range_that_is_not_ours_is_refused",
+        ],
+    },
     Need { what: "cgroup v2 alone", present: v2, checks: &["mounts::cgroup_mount_shows_the_path_of_proc"] },
     Need {
         // A runtime that takes the option away has done so before the first check.

@@ -31,6 +31,8 @@ pub struct Host {
     pub runtime: PathBuf,
     /// The name that its `--version` begins with.
     pub name: String,
+    /// A copy of it that users other than root can execute.
+    pub copy: PathBuf,
     scratch: TempDir,
     labs: AtomicUsize,
 }
@@ -45,7 +47,11 @@ impl Host {
         // A container in a user namespace must reach its root file system.
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o711))?;
         bundle::copy_busybox(&scratch.path().join("busybox"))?;
-        Ok(Self { runtime: runtime.to_owned(), name, scratch, labs: AtomicUsize::new(0) })
+        // Now, because a copy that another thread's child still has open for writing cannot be executed.
+        let copy = scratch.path().join(runtime.file_name().unwrap_or_default());
+        fs::copy(runtime, &copy)?;
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+        Ok(Self { runtime: runtime.to_owned(), name, copy, scratch, labs: AtomicUsize::new(0) })
     }
 
     /// A laboratory with a fresh bundle and a fresh `--root`.
@@ -59,7 +65,16 @@ impl Host {
         bundle::rootfs(&dir.join("bundle/rootfs"), &self.scratch.path().join("busybox"))?;
         let mut config = bundle::base();
         bundle::set(&mut config, "/process/terminal", Value::Bool(false));
-        Ok(Lab { host: Arc::clone(self), id, dir, config, output: PathBuf::new(), calls: AtomicUsize::new(0) })
+        Ok(Lab {
+            host: Arc::clone(self),
+            id,
+            dir,
+            config,
+            under: Vec::new(),
+            runtime: self.runtime.clone(),
+            output: PathBuf::new(),
+            calls: AtomicUsize::new(0),
+        })
     }
 }
 
@@ -73,6 +88,10 @@ pub struct Lab {
     pub dir: PathBuf,
     /// The configuration that the next create or run writes to the bundle.
     pub config: Value,
+    /// A command, with its first arguments, that every call runs the runtime under.
+    pub under: Vec<String>,
+    /// The runtime that calls use instead of [`Host::runtime`]: a copy that another user can execute.
+    pub runtime: PathBuf,
     output: PathBuf,
     calls: AtomicUsize,
 }
@@ -165,7 +184,7 @@ impl Call<'_> {
         let (stdin_path, stdout_path, stderr_path) = (io("in"), io("out"), io("err"));
         fs::write(&stdin_path, self.stdin.as_deref().unwrap_or_default())?;
         let mut argv = self.under.clone();
-        argv.push(self.lab.host.runtime.clone().into());
+        argv.push(self.lab.runtime.clone().into());
         argv.extend(["--root".into(), self.lab.dir.join("root").into()]);
         argv.extend(self.global.iter().cloned());
         argv.extend(self.args.iter().cloned());
@@ -266,7 +285,7 @@ impl Lab {
     pub fn call<S: AsRef<OsStr>>(&self, args: &[S]) -> Call<'_> {
         Call {
             lab: self,
-            under: Vec::new(),
+            under: self.under.iter().map(OsString::from).collect(),
             global: Vec::new(),
             args: args.iter().map(|arg| arg.as_ref().to_owned()).collect(),
             env: Vec::new(),
@@ -437,7 +456,8 @@ impl Lab {
         verdict
     }
 
-    fn sweep(&self) {
+    /// Removes the cgroups that a check has made for the runtime to be in, with the runtime's own below them.
+    pub fn sweep_cgroups(&self) {
         for cgroup in self.cgroups().iter().rev() {
             // The processes of a frozen cgroup do not die.
             let _ = fs::write(cgroup.join("freezer.state"), "THAWED");
@@ -450,6 +470,10 @@ impl Lab {
                 eprintln!("cannot remove {}", cgroup.display());
             }
         }
+    }
+
+    fn sweep(&self) {
+        self.sweep_cgroups();
         for mount in self.mounts().iter().rev() {
             let _ = Command::new("umount").arg("-l").arg(mount).status();
         }

@@ -88,18 +88,9 @@ const HOME_MAX: usize = file::PATH_MAX + 6;
 impl Init<'_> {
     /// Does everything; comes back only on failure, which the parent has then been told. The result is an exit status.
     pub fn run(&self) -> u8 {
-        let mut walk = Walk {
-            init: self,
-            rootfs: Rootfs::new(self),
-            label: None,
-            in_cwd: false,
-            closed: false,
-            late_output: None,
-            program: 0,
-            home: [0; HOME_MAX],
-        };
+        let mut walk = Walk::new(self);
         let mut ready = false;
-        for (i, planned) in self.plan.steps.iter().enumerate() {
+        for (i, planned) in self.plan.steps.iter().enumerate().skip(self.plan.hop_steps) {
             walk.rootfs.at = i as u16;
             if let Err(Fault(part, number)) = walk.step(&planned.step) {
                 let frame = Frame { tag: Tag::Failed, part, step: i as u16, number };
@@ -109,6 +100,18 @@ impl Init<'_> {
             ready |= matches!(planned.step, Step::Ready);
         }
         1
+    }
+
+    /// The steps that the hop does for its child. On failure the parent has been told.
+    pub fn run_for_child(&self) -> bool {
+        let mut walk = Walk::new(self);
+        for (i, planned) in self.plan.steps.iter().enumerate().take(self.plan.hop_steps) {
+            if let Err(Fault(part, number)) = walk.step(&planned.step) {
+                self.fail(&Frame { tag: Tag::Failed, part, step: i as u16, number }, false, None);
+                return false;
+            }
+        }
+        true
     }
 
     /// [`Init::run`] of a process that another one made: not before the parent knows of it.
@@ -152,7 +155,20 @@ impl Init<'_> {
     }
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(init: &'a Init<'a>) -> Walk<'a> {
+        Walk {
+            init,
+            rootfs: Rootfs::new(init),
+            label: None,
+            in_cwd: false,
+            closed: false,
+            late_output: None,
+            program: 0,
+            home: [0; HOME_MAX],
+        }
+    }
+
     fn step(&mut self, step: &Step) -> Result<(), Fault> {
         let init = self.init;
         match step {
@@ -174,7 +190,8 @@ impl Walk<'_> {
             Step::Join(open, kind) => sys::setns(init.opens.get(*open).ok_or(Errno::EBADF)?.as_fd(), *kind)?,
             Step::JoinInit(kinds) => sys::setns(init.target.ok_or(Errno::EBADF)?, *kinds)?,
             Step::AskMaps => init.ask(Tag::Maps, None)?,
-            Step::BecomeRoot(groups) => become_root(*groups)?,
+            Step::BecomeRoot(groups) => self.become_root(*groups)?,
+            Step::NotDumpable => sys::set_dumpable(false)?,
             Step::Unshare(kind) => sys::unshare(*kind)?,
             Step::TimeOffsets(text) => {
                 sys::unshare(sys::CLONE_NEWTIME)?;
@@ -206,7 +223,7 @@ impl Walk<'_> {
             }
             Step::Bounding(keep) => drop_bounding(*keep)?,
             Step::StdioOwner(uid) => own_stdio(*uid)?,
-            Step::User { uid, gid, groups } => become_user(*uid, *gid, groups.as_deref())?,
+            Step::User { uid, gid, groups } => self.become_user(*uid, *gid, groups.as_deref())?,
             Step::Chdir(path, last) => self.chdir(path, *last)?,
             Step::Capabilities(caps) => sys::set_capabilities(caps)?,
             Step::Ambient(caps) => {
@@ -238,6 +255,43 @@ impl Walk<'_> {
     fn proc_self(&self, name: &CStr) -> Result<OwnedFd, Errno> {
         let own = file::openat2(self.init.proc, c"self", file::O_PATH | file::O_DIRECTORY, 0, file::BENEATH)?;
         file::openat2(own.as_fd(), name, file::O_WRONLY, 0, file::BENEATH)
+    }
+
+    /// Root of the user namespace: until its ids are mapped a process has none, so no file could be made.
+    fn become_root(&self, groups: bool) -> Result<(), Fault> {
+        if groups {
+            self.set_groups(&[])?;
+        }
+        sys::set_gid(0)?;
+        Ok(sys::set_uid(0)?)
+    }
+
+    fn become_user(&self, uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<(), Fault> {
+        if uid != 0 {
+            sys::set_keep_caps(true)?;
+        }
+        // The exact list, the empty one too: the caller's groups would otherwise be the container's (CVE-2022-36109).
+        if let Some(groups) = groups {
+            self.set_groups(groups)?;
+        }
+        sys::set_gid(gid)?;
+        Ok(sys::set_uid(uid)?)
+    }
+
+    /// Where a user namespace denies setgroups(2), the groups of the caller cannot go, and its rights are no more than they were.
+    fn set_groups(&self, groups: &[u32]) -> Result<(), Fault> {
+        match sys::set_groups(groups) {
+            Err(Errno::EPERM) if groups.is_empty() && self.groups_are_denied()? => Ok(()),
+            other => other.part(Part::Groups),
+        }
+    }
+
+    fn groups_are_denied(&self) -> Result<bool, Errno> {
+        let own = file::openat2(self.init.proc, c"self", file::O_PATH | file::O_DIRECTORY, 0, file::BENEATH)?;
+        let setgroups = file::openat2(own.as_fd(), c"setgroups", file::O_RDONLY, 0, file::BENEATH)?;
+        let mut word = [0; 4];
+        file::read(setgroups.as_fd(), &mut word)?;
+        Ok(word == *b"deny")
     }
 
     fn console(&mut self, size: Option<(u16, u16)>, bind: bool) -> Result<(), Fault> {
@@ -346,15 +400,6 @@ impl Walk<'_> {
     }
 }
 
-/// Root of the new user namespace: until its ids are mapped a process has none, so no file could be made.
-fn become_root(groups: bool) -> Result<(), Errno> {
-    if groups {
-        sys::set_groups(&[])?;
-    }
-    sys::set_gid(0)?;
-    sys::set_uid(0)
-}
-
 /// A session keyring of the container's own; a kernel or a seccomp filter without keyrings is none of its concern.
 fn keyring(name: &CStr) -> Result<(), Errno> {
     /// The possessor's right to search lets the container's users find the keys (keyctl(2)).
@@ -403,18 +448,6 @@ fn own_stdio(uid: u32) -> Result<(), Errno> {
         }
     }
     Ok(())
-}
-
-fn become_user(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<(), Errno> {
-    if uid != 0 {
-        sys::set_keep_caps(true)?;
-    }
-    // The exact list, the empty one too: the caller's groups would otherwise be the container's (CVE-2022-36109).
-    if let Some(groups) = groups {
-        sys::set_groups(groups)?;
-    }
-    sys::set_gid(gid)?;
-    sys::set_uid(uid)
 }
 
 /// Standard streams that are the host's null device would be a way to a mount outside: they become the container's.

@@ -22,6 +22,7 @@ pub mod init;
 pub mod log;
 mod netdevices;
 mod netlink;
+mod newidmap;
 pub mod notify;
 pub mod ops;
 pub mod plan;

@@ -159,12 +159,11 @@ impl<'a> Rootfs<'a> {
         process::fchdir(place.as_fd())?;
         let data = (!data.is_empty()).then_some(data);
         match sys::mount(Some(&m.source), c".", Some(&m.fs), m.flags, data) {
-            // A v2 hierarchy cannot be mounted in a user namespace without a cgroup namespace of its own.
-            Err(Errno::EPERM | Errno::EBUSY) if m.fallback.is_some() => {
-                let tree = m.fallback.and_then(|i| self.init.opens.get(i)).ok_or(Errno::EBADF)?;
-                let read_only = if m.flags & sys::MS_RDONLY != 0 { read_only() } else { Attr::default() };
-                sys::set_attr(tree.as_fd(), &read_only, false).part(Part::Attributes)?;
-                sys::attach(tree.as_fd(), place.as_fd()).part(Part::Attach)?;
+            // In a user namespace only what belongs to it can be mounted: a cgroup tree with a cgroup namespace of its own, sysfs
+            // with a network namespace.
+            Err(errno @ (Errno::EPERM | Errno::EBUSY)) => {
+                let Some((tree, whole)) = &m.fallback else { return Err(errno.into()) };
+                self.bind_instead(tree, *whole, m.flags, place.as_fd())?;
             }
             other => other?,
         }
@@ -179,25 +178,41 @@ impl<'a> Rootfs<'a> {
         Ok(())
     }
 
-    fn bind(&self, b: &BindStep) -> Result<(), Fault> {
-        let cloned;
-        let tree = match &b.tree {
-            Tree::Opened(open) => self.init.opens.get(*open).ok_or(Errno::EBADF)?.as_fd(),
-            Tree::Host(path) => {
-                cloned = sys::clone_tree(None, path, b.whole, b.nofollow).part(Part::Source)?;
-                cloned.as_fd()
-            }
+    /// A detached tree.
+    fn tree(&self, tree: &Tree, whole: bool, nofollow: bool) -> Result<Dir<'_>, Fault> {
+        let cloned = match tree {
+            Tree::Opened(open) => return Ok(Dir::Held(self.init.opens.get(*open).ok_or(Errno::EBADF)?.as_fd())),
+            Tree::Host(path) => sys::clone_tree(None, path, whole, nofollow),
             Tree::Root(path) => {
-                let flags = file::O_PATH | if b.nofollow { file::O_NOFOLLOW } else { 0 };
-                let source = file::openat2(self.fd()?, path, flags, 0, file::IN_ROOT).part(Part::Source)?;
-                cloned = sys::clone_tree(Some(source.as_fd()), c"", b.whole, false).part(Part::Source)?;
-                if b.idmap.is_some() {
-                    // It shows the mounts made so far, so it could not be opened before; and it needs the host's rights.
-                    self.init.ask_at(Tag::Idmap, self.at, Some(cloned.as_fd()))?;
-                }
-                cloned.as_fd()
+                let flags = file::O_PATH | if nofollow { file::O_NOFOLLOW } else { 0 };
+                file::openat2(self.fd()?, path, flags, 0, file::IN_ROOT)
+                    .and_then(|source| sys::clone_tree(Some(source.as_fd()), c"", whole, false))
             }
         };
+        Ok(Dir::Own(cloned.part(Part::Source)?))
+    }
+
+    /// The host's view of a file system that could not be mounted anew, as restricted as that would have been.
+    fn bind_instead(&self, tree: &Tree, whole: bool, flags: u64, place: BorrowedFd) -> Result<(), Fault> {
+        const FLAGS: [(u64, u64); 4] = [
+            (sys::MS_RDONLY, attr::RDONLY),
+            (sys::MS_NOSUID, attr::NOSUID),
+            (sys::MS_NODEV, attr::NODEV),
+            (sys::MS_NOEXEC, attr::NOEXEC),
+        ];
+        let tree = self.tree(tree, whole, false)?;
+        let set = FLAGS.iter().filter(|(flag, _)| flags & flag != 0).fold(0, |set, (_, bit)| set | bit);
+        sys::set_attr(tree.as_fd(), &Attr { set, ..Attr::default() }, whole).part(Part::Attributes)?;
+        sys::attach(tree.as_fd(), place).part(Part::Attach)
+    }
+
+    fn bind(&self, b: &BindStep) -> Result<(), Fault> {
+        let tree = self.tree(&b.tree, b.whole, b.nofollow)?;
+        let tree = tree.as_fd();
+        if b.idmap.is_some() && matches!(b.tree, Tree::Root(_)) {
+            // It shows the mounts made so far, so it could not be opened before; and it needs the host's rights.
+            self.init.ask_at(Tag::Idmap, self.at, Some(tree))?;
+        }
         let found = file::fstat(tree)?;
         if b.copy_symlink && found.mode & file::S_IFMT == file::S_IFLNK {
             return self.copy_symlink(tree, &b.target.path);
@@ -244,23 +259,18 @@ impl<'a> Rootfs<'a> {
         }
         let name = path.to_bytes_with_nul().get(c"/dev/".to_bytes().len()..).unwrap_or_default();
         let name = CStr::from_bytes_with_nul(name).map_err(|_| Errno::EINVAL)?;
-        Ok((Dir::Dev(self.dev.as_ref().ok_or(Errno::EBADF)?.as_fd()), name))
+        Ok((Dir::Held(self.dev.as_ref().ok_or(Errno::EBADF)?.as_fd()), name))
     }
 
     fn device(&mut self, d: &DeviceStep) -> Result<(), Fault> {
-        let opens = self.init.opens;
+        if let Tree::Opened(_) = d.tree {
+            return self.bind_device(d);
+        }
         let (dir, name) = self.parent(&d.path)?;
         let dir = dir.as_fd();
-        if let Some(tree) = d.tree {
-            match file::mknodat(dir, name, file::S_IFREG | 0o666, 0) {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(e) => return Err(Fault(Part::Place, e as i32)),
-            }
-            let place = ordinary(dir, name)?;
-            let tree = opens.get(tree).ok_or(Errno::EBADF)?;
-            return sys::attach(tree.as_fd(), place.as_fd()).part(Part::Attach);
-        }
         match file::mknodat(dir, name, d.mode, d.device) {
+            // Of a user namespace, ours or the one that we were started in.
+            Err(Errno::EPERM) => return self.bind_device(d),
             Err(Errno::EEXIST) => {
                 let there = file::lstatat(dir, name)?;
                 if (there.mode & file::S_IFMT, there.rdev) != (d.mode & file::S_IFMT, d.device) {
@@ -274,6 +284,17 @@ impl<'a> Rootfs<'a> {
             file::lchownat(dir, name, d.owner.0, d.owner.1)?;
         }
         Ok(())
+    }
+
+    fn bind_device(&mut self, d: &DeviceStep) -> Result<(), Fault> {
+        let (dir, name) = self.parent(&d.path)?;
+        match file::mknodat(dir.as_fd(), name, file::S_IFREG | 0o666, 0) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(e) => return Err(Fault(Part::Place, e as i32)),
+        }
+        let place = ordinary(dir.as_fd(), name)?;
+        let tree = self.tree(&d.tree, false, false)?;
+        sys::attach(tree.as_fd(), place.as_fd()).part(Part::Attach)
     }
 
     fn symlink(&mut self, to: &CStr, at: &CStr) -> Result<(), Fault> {
@@ -398,16 +419,16 @@ impl<'a> Rootfs<'a> {
     }
 }
 
-/// A directory that is held for longer, or for this call.
+/// A directory or a tree that is held for longer, or for this call.
 enum Dir<'a> {
-    Dev(BorrowedFd<'a>),
+    Held(BorrowedFd<'a>),
     Own(OwnedFd),
 }
 
 impl AsFd for Dir<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Dir::Dev(fd) => *fd,
+            Dir::Held(fd) => *fd,
             Dir::Own(fd) => fd.as_fd(),
         }
     }

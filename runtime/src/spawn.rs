@@ -3,7 +3,8 @@
 use crate::cgroup::Entry;
 use crate::error::{Error, Kind, On, Result};
 use crate::init::{Gate, Init as Child};
-use crate::plan::{Open, Plan, Planned, Step, Tree};
+use crate::newidmap;
+use crate::plan::{Open, Plan, Planned, Step, TARGET, Tree};
 use crate::sync::{self, Frame, Tag};
 use crate::userns;
 use log::debug;
@@ -36,6 +37,8 @@ pub struct Request<'a> {
     pub gate: Option<&'a OwnedFd>,
     /// The host's /proc, see [`open_proc`].
     pub proc: BorrowedFd<'a>,
+    /// Who asks is not root, and the child's files in /proc must be its own for as long as they are written to.
+    pub rootless: bool,
     /// A lock that the parent holds. The child gives up its copy: a killed parent must not leave it held by the init.
     pub lock: Option<BorrowedFd<'a>>,
 }
@@ -74,8 +77,11 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
     let opens = open_all(plan, request.proc)?;
     let output = file::memfd(c"hooks").on("memfd_create", "")?;
     let (ours, theirs) = socket::pair().on("socketpair", "")?;
-    // /proc/PID of the child belongs to root from the start (CVE-2016-9962); execve sets it back.
-    sys::set_dumpable(false).on("prctl PR_SET_DUMPABLE", "")?;
+    // /proc/PID of the child belongs to root from the start (CVE-2016-9962); execve sets it back. For a caller who is not root that is a
+    // step of the plan, after its own files there have been written.
+    if !request.rootless {
+        sys::set_dumpable(false).on("prctl PR_SET_DUMPABLE", "")?;
+    }
     let at_birth = Joined::before_clone(&request, &opens)?;
     let made = {
         let child = Child {
@@ -127,9 +133,17 @@ fn clone_child(
 /// The one extra process where namespaces are joined and there is a user namespace: it joins them, in an order in which each is
 /// allowed to it, and can then not come back. The container's process is its sibling, a child of the same parent.
 fn hop(plan: &Plan, child: &Child, dir: Option<BorrowedFd>) -> u8 {
+    if !child.run_for_child() {
+        return 1;
+    }
     let made = (|| {
+        sys::set_dumpable(false)?;
         for (open, kind) in &plan.before_clone {
-            sys::setns(child.opens.get(*open).ok_or(Errno::EBADF)?.as_fd(), *kind)?;
+            let namespace = match *open {
+                TARGET => child.target,
+                open => child.opens.get(open).map(AsFd::as_fd),
+            };
+            sys::setns(namespace.ok_or(Errno::EBADF)?, *kind)?;
         }
         sys::clone3(plan.clone_flags | sys::CLONE_PARENT as u64, dir, || child.run_after_go())
     })();
@@ -155,10 +169,11 @@ impl Joined {
         let own =
             |name: &CStr| file::openat(request.proc, name, file::O_RDONLY, 0).on("open", format!("/proc/{name:?}"));
         for (open, kind) in &plan.before_clone {
-            let (fd, field) = match request.target {
-                Some(target) => (target, ""),
-                None => (opens.get(*open).map(AsFd::as_fd).ok_or(Errno::EBADF).on("open", "")?, field_of(plan, *open)),
+            let fd = match *open {
+                TARGET => request.target,
+                open => opens.get(open).map(AsFd::as_fd),
             };
+            let (fd, field) = (fd.ok_or(Errno::EBADF).on("open", "")?, field_of(plan, *open));
             joined.back.push((own(c"self/ns/pid")?, *kind));
             sys::setns(fd, *kind).on("setns to", "the pid namespace").map_err(|e| e.at(field))?;
         }
@@ -280,7 +295,7 @@ fn idmap(init: &Init, plan: &Plan, frame: &Frame, opens: &[OwnedFd], tree: Borro
     }
 }
 
-/// Writes the id maps; the limits too, because the child has lost the right to raise them.
+/// Writes the id maps; the limits and the OOM score too, because the child has lost the right to change them.
 fn maps(init: &Init, plan: &Plan, proc: BorrowedFd) -> Result<()> {
     let Some(maps) = &plan.maps else { return Err(Error::new(Kind::Init, "no id maps are planned")) };
     for (i, resource, soft, hard) in &plan.parent_rlimits {
@@ -288,23 +303,11 @@ fn maps(init: &Init, plan: &Plan, proc: BorrowedFd) -> Result<()> {
             .on("prlimit", format!("{} to {soft}:{hard}", crate::plan::process::rlimit_name(*resource)))
             .map_err(|e| e.at(format!("process.rlimits[{i}]")))?;
     }
-    let write = |name: &str, text: &str, field: &str| -> Result<()> {
-        let path = crate::plan::c_string(format!("{}/{name}", init.pid), field)?;
-        let object = format!("\"/proc/{}/{name}\"", init.pid);
-        let file =
-            file::openat(proc, &path, file::O_WRONLY, 0).on("open", &object).map_err(|e| e.at(field.to_string()))?;
-        file::write(file.as_fd(), text.as_bytes())
-            .on(format!("write {:?} to", text.trim_end()), &object)
-            .map_err(|e| {
-                e.at(field.to_string()).hint("ids of the host must be yours to give, and at most 340 lines are taken")
-            })
-            .map(drop)
-    };
-    if maps.deny_setgroups {
-        write("setgroups", "deny", "linux.gidMappings")?;
+    if let Some(score) = &plan.parent_oom {
+        let written = newidmap::write(proc, init.pid, "oom_score_adj", score.to_bytes());
+        written.map_err(|e| e.at("process.oomScoreAdj").hint("lowering it needs CAP_SYS_RESOURCE on the host"))?;
     }
-    write("uid_map", &maps.uid, "linux.uidMappings")?;
-    write("gid_map", &maps.gid, "linux.gidMappings")
+    newidmap::maps(proc, init.pid, maps)
 }
 
 impl Init {

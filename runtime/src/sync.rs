@@ -94,9 +94,11 @@ pub enum Part {
     NotInPath,
     /// A message did not come or was not the right one.
     Protocol,
+    /// setgroups(2).
+    Groups,
 }
 
-const PARTS: [Part; 16] = [
+const PARTS: [Part; 17] = [
     Part::Step,
     Part::Place,
     Part::Source,
@@ -113,6 +115,7 @@ const PARTS: [Part; 16] = [
     Part::HookTimeout,
     Part::NotInPath,
     Part::Protocol,
+    Part::Groups,
 ];
 
 /// One message.

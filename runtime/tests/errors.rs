@@ -7,7 +7,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use orlop::cgroup::{Paths, v1, v2};
 use orlop::config::Config;
 use orlop::error::Error;
-use orlop::plan::{Input, Plan, Step, plan, plan_exec};
+use orlop::plan::{Caller, Input, Plan, Step, plan, plan_exec};
 use orlop::sync::{Frame, Part, Tag};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -99,7 +99,7 @@ fn listed(file: &str, from: &str, to: &str, name: fn(&str) -> Option<&str>) -> B
 /// As many kinds of steps as one container can have.
 fn rich() -> Value {
     let hook = json!([{"path": "/bin/true"}]);
-    let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+    let map = json!([{"containerID": 0, "hostID": 0, "size": 10}]);
     json!({
         "ociVersion": "1.2.0",
         "process": {
@@ -162,7 +162,8 @@ fn plans() -> Vec<Plan> {
         no_pivot: no_pivot.then(Vec::new),
         no_new_keyring: false,
         notify_dir: None,
-        rootless: false,
+        rootless: None,
+        host_trees: true,
     };
     let spec = |config: &Value| serde_json::from_value::<Spec>(config.clone()).unwrap();
     let all = rich();
@@ -174,18 +175,22 @@ fn plans() -> Vec<Plan> {
     }
     without_mounts["mounts"] = json!([]);
     without_mounts["root"]["readonly"] = json!(false);
+    let mut of_a_user = all.clone();
+    of_a_user["linux"].as_object_mut().unwrap().remove("netDevices");
     let process = spec(&all).process().clone().unwrap();
     vec![
         plan(&spec(&all), &input(false)).unwrap(),
         plan(&spec(&on_the_host), &input(true)).unwrap(),
         plan(&spec(&without_mounts), &input(false)).unwrap(),
-        plan_exec(&spec(&all), &process, &input(false), 0).unwrap(),
+        plan_exec(&spec(&all), &process, &input(false), 1).unwrap(),
+        plan(&spec(&of_a_user), &Input { rootless: Some(Caller { uid: 7, gid: 7 }), ..input(false) }).unwrap(),
     ]
 }
 
 /// Steps of the runtime's own making: no field of config.json asks for them.
 const OWN: &[&str] = &[
     "JoinInit",
+    "NotDumpable",
     "NewSession",
     "Keyring",
     "Affinity",
@@ -197,7 +202,7 @@ const OWN: &[&str] = &[
     "Gate",
 ];
 
-const PARTS: [Part; 15] = [
+const PARTS: [Part; 16] = [
     Part::Step,
     Part::Place,
     Part::Source,
@@ -213,6 +218,7 @@ const PARTS: [Part; 15] = [
     Part::HookTimeout,
     Part::NotInPath,
     Part::Protocol,
+    Part::Groups,
 ];
 
 fn kind(step: &Step) -> String {

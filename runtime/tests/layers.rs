@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["seccomp_agent", "diagnose", "criu"],
     &["state"],
     &["config", "spawn"],
-    &["init", "rootfs", "copy_up", "userns"],
+    &["init", "rootfs", "copy_up", "userns", "newidmap"],
     &["plan", "hooks", "hook", "console", "notify", "netdevices", "netlink"],
     &["cgroup", "resctrl", "hints", "log", "seal"],
     &["sync", "error"],

@@ -17,6 +17,7 @@ mod mounts;
 mod namespaces;
 mod network_devices;
 mod process;
+mod rootless;
 mod seccomp;
 
 /// Every check of every area.
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Check> {
         network_devices::checks(),
         hooks::checks(),
         cgroups::checks(),
+        rootless::checks(),
         seccomp::checks(),
         errors::checks(),
         events::checks(),

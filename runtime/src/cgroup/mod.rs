@@ -11,10 +11,12 @@ pub mod v1;
 pub mod v2;
 mod write;
 
+pub use tree::unprivileged;
 pub use write::{Absent, Write};
 
 use crate::error::{Error, Kind, On, Result, invalid};
 use oci_spec::runtime::LinuxResources;
+use orlop_sys::Errno;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -96,6 +98,15 @@ pub trait Cgroup: std::fmt::Debug {
 /// # Errors
 /// A path that is the root, and the reading of /sys/fs/cgroup and /proc/self/cgroup.
 pub fn plan(cgroups_path: Option<&Path>, id: &str) -> Result<Box<dyn Cgroup>> {
+    plan_for(cgroups_path, id, None)
+}
+
+/// [`plan`]; `rootless`: whether a container without limits goes on without a cgroup that we have no right to make. `None`: when we are
+/// not root, or root of a user namespace.
+///
+/// # Errors
+/// Those of [`plan`].
+pub fn plan_for(cgroups_path: Option<&Path>, id: &str, rootless: Option<bool>) -> Result<Box<dyn Cgroup>> {
     let path = cgroups_path.map(clean).filter(|path| !path.as_os_str().is_empty());
     let explicit = path.is_some();
     let inner = path.unwrap_or_else(|| clean(Path::new(id)));
@@ -105,7 +116,8 @@ pub fn plan(cgroups_path: Option<&Path>, id: &str) -> Result<Box<dyn Cgroup>> {
     }
     if unified() {
         let own = if inner.is_absolute() { PathBuf::from("/") } else { own_v2()? };
-        return Ok(Box::new(v2::V2::new(Path::new(ROOT), below(Path::new(ROOT), &[&own, &inner]), explicit)));
+        let dir = below(Path::new(ROOT), &[&own, &inner]);
+        return Ok(Box::new(v2::V2::new(Path::new(ROOT), dir, explicit).rootless(rootless)));
     }
     let owns = own()?;
     let mut paths = Paths::new();
@@ -120,10 +132,52 @@ pub fn plan(cgroups_path: Option<&Path>, id: &str) -> Result<Box<dyn Cgroup>> {
         let dir = below(&mount, &[&own, &inner]);
         paths.extend(controllers.into_iter().map(|controller| (controller, dir.clone())));
     }
-    if paths.is_empty() && !tree::unprivileged() {
+    if paths.is_empty() && !rootless.unwrap_or_else(tree::unprivileged) {
         return Err(invalid("linux.cgroupsPath", "no cgroup is mounted").hint(format!("mount cgroup v2 on {ROOT}")));
     }
-    Ok(Box::new(v1::V1::new(paths, explicit)))
+    Ok(Box::new(v1::V1::new(paths, explicit).rootless(rootless)))
+}
+
+/// What it means when we have no right to make or enter a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// An error: config.json names the path, or the container has been there before.
+    Fail,
+    /// The container goes on without it, unless a limit needs it.
+    Accept,
+    /// One of the two, by whether we are root of the host.
+    Ask,
+}
+
+impl Missing {
+    fn of(explicit: bool) -> Missing {
+        if explicit { Missing::Fail } else { Missing::Ask }
+    }
+
+    /// What `--rootless` says, where config.json has left it open.
+    fn or(self, rootless: Option<bool>) -> Missing {
+        match (self, rootless) {
+            (Missing::Ask, Some(true)) => Missing::Accept,
+            (Missing::Ask, Some(false)) => Missing::Fail,
+            _ => self,
+        }
+    }
+
+    /// Whether to go on after this error.
+    fn accepts(self, e: &std::io::Error) -> bool {
+        tree::forbidden(e) && (self == Missing::Accept || self == Missing::Ask && tree::unprivileged())
+    }
+
+    /// The error of a cgroup that config.json names.
+    fn refused(self, e: Error) -> Error {
+        if !matches!(e.errno(), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS)) || !tree::unprivileged() {
+            return e;
+        }
+        // The words are those that callers of runc look for.
+        Error::new(Kind::System, format!("unable to apply cgroup configuration: permission denied: {e}"))
+            .at("linux.cgroupsPath")
+            .hint("leave it out, or have a cgroup above it delegated to you: the directory, its cgroup.procs and cgroup.subtree_control")
+    }
 }
 
 /// The cgroups of an existing container, from its saved state.
@@ -149,6 +203,14 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
+    /// The directory of our own cgroup in it.
+    pub fn own_dir(&self) -> PathBuf {
+        let mount = Path::new(ROOT).join(&self.name);
+        // A path on the host says nothing in a container that sees its own cgroup alone.
+        let dir = below(&mount, &[&self.own]);
+        if dir.exists() { dir } else { mount }
+    }
+
     /// Its key in [`Paths`].
     pub fn key(&self) -> &str {
         if self.v2 { "" } else { self.controllers.first().map_or("", |first| first) }

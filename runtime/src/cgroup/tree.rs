@@ -267,11 +267,22 @@ pub(super) fn in_user_namespace() -> bool {
 }
 
 /// Whether permissions may rightly be missing: not root, or root of a user namespace only.
-pub(super) fn unprivileged() -> bool {
+pub fn unprivileged() -> bool {
     process::euid() != 0 || in_user_namespace()
 }
 
 /// Whether the error is one of the three that a missing permission gives.
 pub(super) fn forbidden(e: &io::Error) -> bool {
     matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Only root of the host may change device rules, and nobody else can make a device: without that right there is nothing to keep away.
+pub(super) fn devices_of_a_user(set: Result<()>) -> Result<()> {
+    match set {
+        Err(e) if matches!(e.errno(), Some(Errno::EPERM | Errno::EACCES)) && unprivileged() => {
+            log::debug!("device rules are left to those of the host: {e}");
+            Ok(())
+        }
+        other => other,
+    }
 }

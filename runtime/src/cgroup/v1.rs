@@ -4,7 +4,7 @@
 use super::devices::DeviceList;
 use super::tree::{self, Made};
 use super::write::{self, Absent, Write, Writes, set, text};
-use super::{Cgroup, Entry, Paths, SubCgroups, used, v2};
+use super::{Cgroup, Entry, Missing, Paths, SubCgroups, used, v2};
 use crate::error::{Error, Kind, On, Result, invalid};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use orlop_sys::Errno;
@@ -23,14 +23,19 @@ const PROCS: &[&str] = &["devices", "pids", "freezer", "memory", "cpu", "name=sy
 #[derive(Debug)]
 pub struct V1 {
     paths: Paths,
-    /// Whether config.json names the path: then a missing permission is an error even for a rootless container.
-    explicit: bool,
+    missing: Missing,
 }
 
 impl V1 {
     /// Cgroups at these places, which need not exist yet. `explicit` says that config.json names the path.
     pub fn new(paths: Paths, explicit: bool) -> V1 {
-        V1 { paths, explicit }
+        V1 { paths, missing: Missing::of(explicit) }
+    }
+
+    /// See [`super::plan_for`].
+    pub(super) fn rootless(mut self, rootless: Option<bool>) -> V1 {
+        self.missing = self.missing.or(rootless);
+        self
     }
 
     fn dir(&self, controller: &str) -> Option<&Path> {
@@ -52,15 +57,17 @@ impl V1 {
                 Ok(true) => {}
                 // What is there already may be in use: its limits, and above all its end, would be ours too.
                 Ok(false) => used(dir)?,
-                Err(e) if self.may_lack(&e) => {
+                Err(e) if self.missing.accepts(&e) => {
                     dropped.push(dir.to_path_buf());
                     continue;
                 }
-                Err(e) => return Err(e).on("mkdir", format!("{dir:?}")),
+                Err(e) => return Err(e).on("mkdir", format!("{dir:?}")).map_err(|e| self.missing.refused(e)),
             }
             match open(dir, Some(dir) == v2, &mut entry) {
                 // A directory on which no tree is mounted, or one in which we may make cgroups but not enter them.
-                Err(e) if e.kind() == ErrorKind::NotFound || self.may_lack(&e) => dropped.push(dir.to_path_buf()),
+                Err(e) if e.kind() == ErrorKind::NotFound || self.missing.accepts(&e) => {
+                    dropped.push(dir.to_path_buf())
+                }
                 result => result.on("open tasks of", format!("{dir:?}"))?,
             }
         }
@@ -74,10 +81,6 @@ impl V1 {
             }
         }
         Ok(entry)
-    }
-
-    fn may_lack(&self, e: &std::io::Error) -> bool {
-        tree::forbidden(e) && !self.explicit && tree::unprivileged()
     }
 
     fn apply(&self, resources: &LinuxResources, writes: &[Write]) -> Result<()> {
@@ -110,14 +113,15 @@ impl V1 {
     }
 
     fn set_devices(&self, list: &DeviceList, fresh: bool) -> Result<()> {
-        match (self.dir("devices"), self.dir("")) {
+        let set = match (self.dir("devices"), self.dir("")) {
             (Some(dir), _) => list.write_v1(dir, fresh),
             (None, Some(dir)) => list.attach(tree::directory(dir).on("open", format!("{dir:?}"))?.as_fd(), fresh),
             (None, None) if tree::unprivileged() => Ok(()),
             // Without it the container would have every device of the host.
             (None, None) => Err(invalid("linux.resources.devices", "the devices controller is not available")
                 .hint("mount the devices controller below /sys/fs/cgroup, or cgroup v2")),
-        }
+        };
+        tree::devices_of_a_user(set)
     }
 
     fn freezer(&self) -> Result<&Path> {

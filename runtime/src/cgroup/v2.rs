@@ -3,7 +3,7 @@
 use super::devices::DeviceList;
 use super::tree::{self, Made};
 use super::write::{self, Absent, Write, Writes, set, text};
-use super::{Cgroup, Entry, Paths, SubCgroups, used};
+use super::{Cgroup, Entry, Missing, Paths, SubCgroups, used};
 use crate::error::{Error, Kind, On, Result, invalid};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 use orlop_sys::Errno;
@@ -27,15 +27,21 @@ pub struct V2 {
     /// Where the tree is mounted.
     root: PathBuf,
     paths: Paths,
-    /// Whether config.json names the path: then a missing permission is an error even for a rootless container.
-    explicit: bool,
+    missing: Missing,
 }
 
 impl V2 {
     /// A cgroup at this place in the tree that is mounted on `root`. It need not exist yet. `explicit` says that
-    /// config.json names the path.
+    /// config.json names the path: then a missing permission is an error even for a rootless container.
     pub fn new(root: &Path, dir: PathBuf, explicit: bool) -> V2 {
-        V2 { root: root.to_path_buf(), paths: Paths::from([(String::new(), dir)]), explicit }
+        let paths = Paths::from([(String::new(), dir)]);
+        V2 { root: root.to_path_buf(), paths, missing: Missing::of(explicit) }
+    }
+
+    /// See [`super::plan_for`].
+    pub(super) fn rootless(mut self, rootless: Option<bool>) -> V2 {
+        self.missing = self.missing.or(rootless);
+        self
     }
 
     fn dir(&self) -> Option<&Path> {
@@ -56,18 +62,17 @@ impl Cgroup for V2 {
         let mut made = Made::default();
         let fresh = match made.make(dir) {
             Ok(fresh) => fresh,
-            Err(e) if tree::forbidden(&e) && !self.explicit && tree::unprivileged() => {
-                let e = Err(e).on("mkdir", format!("{dir:?}"));
-                if writes.is_empty() {
+            Err(e) if self.missing.accepts(&e) => {
+                let Some(limit) = writes.first() else {
                     self.paths.clear();
                     return Ok(Entry::default());
-                }
-                return e.map_err(|e: Error| {
-                    let why = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
-                    Error::new(Kind::System, why).also(e)
-                });
+                };
+                let why = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
+                let hint = format!("have {:?} delegated to you, or leave the limits out", dir.parent().unwrap_or(dir));
+                let e = Err(e).on("mkdir", format!("{dir:?}"));
+                return e.map_err(|e: Error| Error::new(Kind::System, why).at(limit.field.clone()).also(e).hint(hint));
             }
-            Err(e) => return Err(e).on("mkdir", format!("{dir:?}")),
+            Err(e) => return Err(e).on("mkdir", format!("{dir:?}")).map_err(|e| self.missing.refused(e)),
         };
         if !fresh {
             used(dir)?;
@@ -85,7 +90,7 @@ impl Cgroup for V2 {
         }
         apply(dir, &writes.iter().collect::<Vec<_>>())?;
         let fd = tree::directory(dir).on("open", format!("{dir:?}"))?;
-        devices.attach(fd.as_fd(), fresh)?;
+        tree::devices_of_a_user(devices.attach(fd.as_fd(), fresh))?;
         made.keep();
         Ok(Entry { tasks: Vec::new(), dir: Some(fd.into()) })
     }
@@ -118,7 +123,8 @@ impl Cgroup for V2 {
         apply(dir, &writes.iter().collect::<Vec<_>>())?;
         match resources.devices() {
             Some(rules) => {
-                DeviceList::new(rules)?.attach(tree::directory(dir).on("open", format!("{dir:?}"))?.as_fd(), false)
+                let fd = tree::directory(dir).on("open", format!("{dir:?}"))?;
+                tree::devices_of_a_user(DeviceList::new(rules)?.attach(fd.as_fd(), false))
             }
             None => Ok(()),
         }

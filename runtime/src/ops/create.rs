@@ -6,13 +6,13 @@ use crate::config::{self, Config};
 use crate::console;
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::netdevices::{self, Moved};
-use crate::plan::{self, Input, Plan};
+use crate::plan::{self, Caller, Input, Plan};
 use crate::spawn::{self, Answers, Init, Request};
 use crate::state::{self, Container, Reserved, Saved};
 use crate::{hooks, log, notify, resctrl, seccomp_agent};
 use ::log::warn;
-use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount};
-use orlop_sys::{file, process};
+use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Spec};
+use orlop_sys::{Errno, file, mount, process};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -56,12 +56,19 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
 
     let rootfs = config::rootfs(&config.spec, &options.bundle)?;
     let linux = config.spec.linux().as_ref();
-    let cgroup = cgroup::plan(linux.and_then(|l| l.cgroups_path().as_deref()), &options.id)?;
+    let cgroup = cgroup::plan_for(linux.and_then(|l| l.cgroups_path().as_deref()), &options.id, global.rootless)?;
     let reserved = Reserved::new(&global.root, &options.id)?;
     let notify_dir = notify::requested().map(|_| notify::directory(&reserved.dir));
     if notify_dir.is_some() {
         notify::prepare(&reserved.dir)?;
     }
+    reserved.keep_config(&config)?;
+    let mut cgroup = CgroupGuard { cgroup, armed: false };
+    // Limits stand before the first process is inside; and which cgroups a caller without rights has got decides what is mounted.
+    let entry = cgroup.cgroup.create(linux.and_then(|l| l.resources().as_ref()))?;
+    // A failed create has taken back what it made, and left alone what was there before.
+    cgroup.armed = true;
+    let rootless = super::caller();
     let plan = plan::plan(
         &config.spec,
         &Input {
@@ -70,26 +77,20 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
             bundle: &options.bundle,
             grantable: process::capabilities().on("capget", "")?.permitted,
             hierarchies: &hierarchies(config.spec.mounts().as_deref().unwrap_or_default())?,
-            cgroup_paths: cgroup.paths(),
-            v1_tasks: cgroup.paths().keys().filter(|k| !k.is_empty()).count(),
-            into_cgroup: cgroup.paths().contains_key(""),
+            cgroup_paths: cgroup.cgroup.paths(),
+            v1_tasks: entry.tasks.len(),
+            into_cgroup: entry.dir.is_some(),
             preserve_fds: options.preserve_fds,
             listen_fds,
             no_pivot: if options.no_pivot { Some(outer_proc_mounts(&rootfs)?) } else { None },
             no_new_keyring: options.no_new_keyring,
             notify_dir: notify_dir.as_deref(),
-            rootless: super::rootless(global),
+            rootless,
+            host_trees: host_trees(&config.spec, rootless),
         },
     )?;
     plan.warnings.iter().for_each(|w| warn!("{w}"));
-    reserved.keep_config(&config)?;
     let gate = if fifo { Some(reserved.gate()?) } else { None };
-
-    // Limits stand before the first process is inside.
-    let mut cgroup = CgroupGuard { cgroup, armed: false };
-    let entry = cgroup.cgroup.create(linux.and_then(|l| l.resources().as_ref()))?;
-    // A failed create has taken back what it made, and left alone what was there before.
-    cgroup.armed = true;
     let class = match linux.and_then(|l| l.intel_rdt().as_ref()) {
         Some(rdt) => Some(resctrl::create(&resctrl::mounted().map_err(|e| e.at("linux.intelRdt"))?, rdt, &options.id)?),
         None => None,
@@ -113,6 +114,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
         target: None,
         gate: gate.as_ref(),
         proc: proc.as_fd(),
+        rootless: rootless.is_some(),
         lock: Some(reserved.lock()),
     };
     let init = spawn::spawn(request, &mut answers).map_err(|e| cgroup.explain(e))?;
@@ -233,6 +235,13 @@ impl Drop for CgroupGuard {
             let _ = self.cgroup.remove();
         }
     }
+}
+
+/// Whether we may copy mounts of our own mount namespace: it can belong to a user namespace above ours. That is asked only where the
+/// answer counts, because a container without a user namespace takes them from its own.
+fn host_trees(spec: &Spec, rootless: Option<Caller>) -> bool {
+    let user = super::namespace(spec, Ns::User).is_some();
+    rootless.is_none() && (!user || !matches!(mount::clone_tree(None, c"/", false, false), Err(Errno::EPERM)))
 }
 
 pub(super) fn hierarchies(mounts: &[Mount]) -> Result<Vec<cgroup::Hierarchy>> {

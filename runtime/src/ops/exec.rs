@@ -1,15 +1,17 @@
 //! `exec`: one more process in a running container.
 
 use super::{ExecOptions, Global};
+use crate::cgroup::{self, Entry};
 use crate::config::{self, Config};
 use crate::console::{self, Process as Foreground};
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::plan::{self, Input, Step};
 use crate::seccomp_agent;
-use crate::spawn::{self, Answers, Request};
+use crate::spawn::{self, Answers, Init, Request};
 use crate::state::{Container, Status};
 use log::{debug, warn};
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxNamespaceType as Ns, Process, Spec, User};
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec, User};
+use orlop_sys::Errno;
 use orlop_sys::process as sys;
 use orlop_sys::signal::Signals;
 use std::collections::HashSet;
@@ -61,13 +63,10 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
         no_pivot: None,
         no_new_keyring: false,
         notify_dir: None,
-        rootless: super::rootless(global),
+        rootless: super::caller(),
+        host_trees: true,
     };
-    let mut plan =
-        plan::plan_exec(&config.spec, &process, &input, joined(&config.spec, container.saved.restored_time))?;
-    if super::namespace(&config.spec, Ns::Pid).is_some() {
-        plan.before_clone.push((0, sys::CLONE_NEWPID));
-    }
+    let plan = plan::plan_exec(&config.spec, &process, &input, joined(&config.spec, container.saved.restored_time))?;
     plan.warnings.iter().for_each(|w| warn!("{w}"));
     if let Some(mask) =
         plan.steps.iter().find_map(|p| if let Step::Affinity(mask) = &p.step { Some(mask) } else { None })
@@ -77,10 +76,24 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
     }
     let proc = spawn::open_proc()?;
     let mut answers = Executing { options, spec: &config.spec, bundle: &container.saved.bundle, master: None };
-    let request =
-        Request { plan: &plan, entry, target: Some(target.as_fd()), gate: None, proc: proc.as_fd(), lock: None };
+    let request = |entry| Request {
+        plan: &plan,
+        entry,
+        target: Some(target.as_fd()),
+        gate: None,
+        proc: proc.as_fd(),
+        rootless: input.rootless.is_some(),
+        lock: None,
+    };
     let hinted = |e| super::explain_exec(e, &plan, &container.saved.rootfs);
-    let mut init = spawn::spawn(request, &mut answers).map_err(hinted)?;
+    let init = match spawn::spawn(request(entry), &mut answers) {
+        Err(e) if input.v1_tasks == 0 && options.cgroup.is_empty() && closed(&e) => {
+            debug!("exec cannot enter the container's cgroup ({e}): trying that of its init");
+            elsewhere(&container, global, |entry| spawn::spawn(request(entry), &mut answers)).map_err(|_| e)
+        }
+        other => other,
+    };
+    let mut init = init.map_err(hinted)?;
     if let Some(class) = &container.saved.intel_rdt {
         class.enter(init.pid)?;
     }
@@ -91,6 +104,22 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
     let Some(signals) = signals else { return Ok(Outcome::Detached(init.pid)) };
     let foreground = Foreground { pid: init.pid, pidfd: init.pidfd.as_fd() };
     console::foreground(&signals, &foreground, answers.master, false, None).map(Outcome::Ended)
+}
+
+/// Whether it was the v2 cgroup that did not take the process: it has given its controllers to sub-cgroups or was removed since, or we
+/// may not move a process there from where we are.
+fn closed(e: &Error) -> bool {
+    let errnos = [Errno::EBUSY, Errno::EOPNOTSUPP, Errno::ENOENT, Errno::ENODEV, Errno::EACCES];
+    e.errno().is_some_and(|errno| errnos.contains(&errno)) && e.field() == Some("linux.namespaces")
+}
+
+/// A second try in the cgroup that the init is in, and for a rootless container a third one in our own, as runc does.
+fn elsewhere(container: &Container, global: &Global, mut spawn: impl FnMut(Entry) -> Result<Init>) -> Result<Init> {
+    let beside = cgroup::entry_of(container.saved.init_process_pid).and_then(&mut spawn);
+    match beside {
+        Err(_) if global.rootless.unwrap_or_else(cgroup::unprivileged) => spawn(Entry::default()),
+        other => other,
+    }
 }
 
 fn refused(why: &'static str) -> Error {

@@ -3,6 +3,7 @@
 use super::{Global, select};
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::state::{Container, Status};
+use log::warn;
 use orlop_sys::{Errno, process};
 use std::os::fd::AsFd;
 
@@ -23,7 +24,13 @@ pub fn kill_matching(global: &Global, pattern: &str, signal: &str) -> Result<()>
 }
 
 fn send(container: &Container, signal: i32, all: bool) -> Result<()> {
-    let whole = all || (signal == process::SIGKILL && !container.saved.private_pid);
+    let mut whole = all || (signal == process::SIGKILL && !container.saved.private_pid);
+    if whole && !container.saved.private_pid && container.saved.cgroup_paths.is_empty() {
+        warn!(
+            "the container has no cgroup and no pid namespace: only its first process can be found (delegate a cgroup to its user)"
+        );
+        whole = false;
+    }
     match container.pidfd() {
         // Without a pid namespace of their own, processes outlive the init.
         Err(e) if e.kind() == Kind::State && whole => container.cgroup().signal(signal),

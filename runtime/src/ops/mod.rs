@@ -252,9 +252,12 @@ fn refuse_systemd(global: &Global) -> Result<()> {
     Ok(())
 }
 
-/// Whether to go without the rights of the host's root.
-fn rootless(global: &Global) -> bool {
-    global.rootless.unwrap_or_else(|| process::euid() != 0)
+/// Who calls, unless it is root: of the host, or of the user namespace that we were started in.
+fn caller() -> Option<plan::Caller> {
+    match process::euid() {
+        0 => None,
+        uid => Some(plan::Caller { uid, gid: process::egid() }),
+    }
 }
 
 /// A namespace of config.json: `None`, not listed; `Some(None)`, new; `Some(Some(path))`, joined.
@@ -337,7 +340,8 @@ fn tail_failure(container: &Container, frame: &Frame, said: &str) -> Result<Erro
         no_pivot: None,
         no_new_keyring: true,
         notify_dir: None,
-        rootless: false,
+        rootless: caller(),
+        host_trees: true,
     };
     let plan = plan::plan_tail(&config.spec, config.process()?, &input)?;
     let step = (plan.steps.len() as u16).saturating_sub(1).saturating_sub(frame.step);

@@ -36,7 +36,7 @@ pub fn mounts(global: &Global, action: &str, id: &str, file: &Path) -> Result<()
         return Err(invalid("linux.namespaces", "the container has no mount namespace: its mounts are the host's"));
     }
     let pidfd = container.pidfd()?;
-    let running = Running { global, container: &container, spec: &config.spec, pidfd: pidfd.as_fd() };
+    let running = Running { container: &container, spec: &config.spec, pidfd: pidfd.as_fd() };
     if add { running.add(&list) } else { running.remove(&list) }
 }
 
@@ -54,7 +54,6 @@ fn read(file: &Path) -> Result<Vec<Mount>> {
 
 /// A container whose mounts are to change.
 struct Running<'a> {
-    global: &'a Global,
     container: &'a Container,
     spec: &'a Spec,
     pidfd: BorrowedFd<'a>,
@@ -124,14 +123,23 @@ impl Running<'_> {
             no_pivot: None,
             no_new_keyring: true,
             notify_dir: None,
-            rootless: super::rootless(self.global),
+            rootless: super::caller(),
+            host_trees: true,
         })
     }
 
     fn walk(&self, plan: &Plan) -> Result<()> {
         let proc = spawn::open_proc()?;
         let entry = Entry::default();
-        let request = Request { plan, entry, target: Some(self.pidfd), gate: None, proc: proc.as_fd(), lock: None };
+        let request = Request {
+            plan,
+            entry,
+            target: Some(self.pidfd),
+            gate: None,
+            proc: proc.as_fd(),
+            rootless: false,
+            lock: None,
+        };
         // All is done when it is ready; dropped, it is ended.
         spawn::spawn(request, &mut Nobody).map(drop)
     }

@@ -3,13 +3,41 @@
 use super::Global;
 use crate::error::{Error, Kind, On, Result};
 use crate::state::Container;
+use std::path::Path;
 use std::process::Command;
 
 /// The answer of `ps`, ready to print: for "json" an array of pids on the host, for "table" what `ps ARGS` (by default
 /// `ps -ef`) says about them.
 pub fn ps(global: &Global, id: &str, format: &str, args: &[String]) -> Result<String> {
-    let pids = Container::load(&global.root, id)?.cgroup().procs()?;
+    let pids = processes(&Container::load(&global.root, id)?)?;
     render(&pids, format, args)
+}
+
+/// Without a cgroup they are those of the container's pid namespace.
+fn processes(container: &Container) -> Result<Vec<i32>> {
+    if !container.saved.cgroup_paths.is_empty() {
+        return container.cgroup().procs();
+    }
+    if !container.saved.private_pid {
+        return Err(Error::new(
+            Kind::State,
+            "the container has no cgroup and no pid namespace by which its processes could be found",
+        )
+        .hint("delegate a cgroup to its user"));
+    }
+    // Those that are not ours to look at are none of ours.
+    let namespace = |pid: &str| std::fs::read_link(Path::new("/proc").join(pid).join("ns/pid")).ok();
+    let Some(own) = namespace(&container.saved.init_process_pid.to_string()) else { return Ok(Vec::new()) };
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc").on("list", "/proc")?.flatten() {
+        let name = entry.file_name();
+        if let Some(pid) = name.to_str().and_then(|name| name.parse().ok())
+            && namespace(&name.to_string_lossy()).is_some_and(|theirs| theirs == own)
+        {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
 }
 
 /// Pids as text.

@@ -63,6 +63,8 @@ fn limit(container: &Container, given: &Value) -> Result<()> {
         let back = picked(&merged(&unlimited(), &old), &change);
         return Err(match cgroup.set(&typed(back)?) {
             Ok(()) => e,
+            // What the container has no cgroup for cannot be set back either.
+            Err(second) if second.to_string() == e.to_string() => e,
             Err(second) => e.also(second),
         });
     }

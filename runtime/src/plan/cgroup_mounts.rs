@@ -4,7 +4,7 @@ use super::mount_options::Options;
 use super::mounts::{bind_step, plain_mount, simple_mount};
 use super::namespaces::Namespaces;
 use super::root::propagation;
-use super::{Input, MountStep, Open, Plan, Step, Tree, c_path, c_string};
+use super::{Input, MountStep, Plan, Step, Tree, c_path, c_string};
 use crate::cgroup::{self, Hierarchy};
 use crate::error::Result;
 use oci_spec::runtime::LinuxNamespaceType as Ns;
@@ -43,20 +43,29 @@ impl Plan {
             let fs = if h.v2 { "cgroup2" } else { "cgroup" };
             // Not mounted anew: from the first cgroup namespace that would take nsdelegate and memory_recursiveprot from
             // the host's mount (cgroups(7), cgroup v2 mount options).
-            let seen = if whole { Some(PathBuf::from(cgroup::ROOT)) } else { input.cgroup_paths.get(key(h)).cloned() };
-            let tree = match seen {
-                Some(path) => {
-                    let path = c_path(&path, field)?;
-                    Some(self.open(field.to_string(), Open::tree(path)))
-                }
-                None => None,
-            };
+            let made = if whole { Some(PathBuf::from(cgroup::ROOT)) } else { input.cgroup_paths.get(key(h)).cloned() };
+            // Without a cgroup of its own the container is in its caller's, which is not its to change (CVE-2023-25809).
+            let borrowed = made.is_none();
+            let path = made.unwrap_or_else(|| h.own_dir());
+            let tree = self.tree(field, c_path(&path, field)?, (false, false), ns, input);
             if own_namespace {
-                let step = MountStep { fallback: tree, ..plain_mount(fs, fs, &place, o.flags, &mount_data(h))? };
+                let step = plain_mount(
+                    fs,
+                    fs,
+                    &place,
+                    if borrowed { o.flags | sys::MS_RDONLY } else { o.flags },
+                    &mount_data(h),
+                )?;
+                let step = MountStep { fallback: Some((tree, false)), ..step };
                 self.push(field.to_string(), Step::Mount(Box::new(step)));
-            } else if let Some(tree) = tree {
-                let propagation = propagation(outer, &o.propagation);
-                let step = bind_step(Tree::Opened(tree), &place, read_only, Attr::default(), propagation)?;
+            } else {
+                let propagation = match tree {
+                    Tree::Host(_) => o.propagation.clone(),
+                    _ => propagation(outer, &o.propagation),
+                };
+                let read_only =
+                    Attr { set: read_only.set | if borrowed { attr::RDONLY } else { 0 }, ..Attr::default() };
+                let step = bind_step(tree, &place, read_only, Attr::default(), propagation)?;
                 self.push(field.to_string(), Step::Bind(Box::new(step)));
             }
             for alias in aliases(h) {

@@ -24,6 +24,9 @@ impl Plan {
         }
         match frame.part {
             _ if planned.field.is_empty() || frame.part == Part::Locked => e,
+            Part::Groups if matches!(planned.step, Step::User { .. }) => {
+                e.at(format!("{}.additionalGids", planned.field))
+            }
             Part::Source if matches!(planned.step, Step::Bind(_)) => e.at(format!("{}.source", planned.field)),
             _ => e.at(planned.field.to_string()),
         }
@@ -90,6 +93,7 @@ impl Plan {
             Part::Propagation => "set the propagation of".to_string(),
             Part::Attach => "attach the mount to".to_string(),
             Part::CopyUp => "copy up".to_string(),
+            Part::Groups => "setgroups of".to_string(),
             _ => call,
         };
         let hint = hints::hint(&call, errno);
@@ -127,6 +131,7 @@ impl Plan {
             Step::JoinInit(_) => call("setns to", "the namespaces of the container's init".into()),
             Step::AskMaps => call("ask for", "the id maps".into()),
             Step::BecomeRoot(_) => call("become", "root of the user namespace".into()),
+            Step::NotDumpable => call("prctl PR_SET_DUMPABLE", String::new()),
             Step::Unshare(_) => call("unshare", "the cgroup namespace".into()),
             Step::TimeOffsets(_) => call("enter", "a time namespace with these offsets".into()),
             Step::NewSession => call("setsid", String::new()),

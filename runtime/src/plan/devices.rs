@@ -2,7 +2,7 @@
 
 use super::mounts::clean;
 use super::namespaces::Namespaces;
-use super::{DeviceStep, Input, Open, Plan, Step, c_string, console_size};
+use super::{DeviceStep, Input, Plan, Step, c_string, console_size};
 use crate::error::{Result, invalid};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType as Ns, Process, Spec};
 use orlop_sys::file::{S_IFBLK, S_IFCHR, S_IFIFO, device};
@@ -41,12 +41,11 @@ impl Plan {
         if !ns.has(Ns::Mount) || bound_dev {
             return Ok(());
         }
-        let bind = ns.has(Ns::User) || input.rootless;
         let wanted = spec.linux().as_ref().and_then(|l| l.devices().as_deref()).unwrap_or_default();
         for (name, major, minor) in DEFAULT_DEVICES {
             let path = format!("/dev/{name}");
             if !wanted.iter().any(|d| clean(d.path()) == path) {
-                self.device(&path, S_IFCHR | 0o666, device(*major, *minor), (0, 0), bind, "linux.devices")?;
+                self.device(&path, S_IFCHR | 0o666, device(*major, *minor), (0, 0), ns, input, "linux.devices")?;
             }
         }
         for (i, d) in wanted.iter().enumerate() {
@@ -56,7 +55,7 @@ impl Plan {
             if !d.path().is_absolute() {
                 return Err(invalid(format!("{field}.path"), format!("{:?} is not an absolute path", d.path())));
             }
-            self.device(&clean(d.path()), mode, number, owner, bind, &field)?;
+            self.device(&clean(d.path()), mode, number, owner, ns, input, &field)?;
         }
         for (to, at) in DEV_SYMLINKS {
             self.push("linux.devices", Step::Symlink(c_string(*to, "")?, c_string(*at, "")?));
@@ -65,9 +64,19 @@ impl Plan {
         Ok(())
     }
 
-    fn device(&mut self, path: &str, mode: u32, number: u64, owner: (u32, u32), bind: bool, field: &str) -> Result<()> {
+    #[allow(clippy::too_many_arguments, reason = "the parts of one device")]
+    fn device(
+        &mut self,
+        path: &str,
+        mode: u32,
+        number: u64,
+        owner: (u32, u32),
+        ns: &Namespaces,
+        input: &Input,
+        field: &str,
+    ) -> Result<()> {
         let path = c_string(path, format!("{field}.path"))?;
-        let tree = bind.then(|| self.open(field.to_string(), Open::tree(path.clone())));
+        let tree = self.tree(field, path.clone(), (false, false), ns, input);
         let step = DeviceStep { path, mode, device: number, owner, tree };
         self.push(field.to_string(), Step::Device(Box::new(step)));
         Ok(())

@@ -4,7 +4,8 @@
 //! them in the form of a user namespace: one for each distinct pair of maps, made before the clone, with nobody in it.
 
 use super::mount_options::Options;
-use super::namespaces::{IdMap, Namespaces, lines};
+use super::namespaces::Namespaces;
+use super::userns::{IdMap, lines};
 use super::{Idmap, Input, Open, Plan};
 use crate::error::{Result, invalid};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Ns, Mount};
@@ -53,7 +54,7 @@ impl Plan {
         if o.bind.is_none() {
             return Err(invalid(at, "id-mapped mounts are only supported for bind-mounts"));
         }
-        if input.rootless {
+        if input.rootless.is_some() {
             return Err(invalid(at, "id-mapped mounts are not supported for rootless containers"));
         }
         let option = o.idmap.as_ref();

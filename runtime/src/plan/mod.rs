@@ -16,13 +16,14 @@ pub(crate) mod namespaces;
 pub(crate) mod process;
 mod root;
 pub mod seccomp;
+mod userns;
 
 use crate::cgroup::Paths;
 use crate::error::{Error, Kind, Result, invalid};
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Process, Spec};
 use orlop_sys::bpf::Insn;
 use orlop_sys::mount::Attr;
-use orlop_sys::process::{Capabilities, SchedAttr, Strings};
+use orlop_sys::process::{self as sys, Capabilities, SchedAttr, Strings};
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
@@ -30,7 +31,7 @@ use std::path::Path;
 
 pub(crate) use devices::paths as device_paths;
 pub(crate) use mounts::{clean, destination};
-pub use namespaces::IdMap;
+pub use userns::{Caller, IdMap, Range};
 
 /// What the plan has to know of the host and of the invocation, all of it gathered before.
 #[derive(Debug)]
@@ -62,8 +63,10 @@ pub struct Input<'a> {
     pub no_new_keyring: bool,
     /// A directory with a `notify.sock` to be mounted at /run/notify (sd_notify(3)).
     pub notify_dir: Option<&'a Path>,
-    /// The caller is not root of the initial user namespace, or not root at all: setgroups(2) is denied to it.
-    pub rootless: bool,
+    /// The caller, when it is not root: its only rights are those in the container's user namespace.
+    pub rootless: Option<Caller>,
+    /// The caller may detach copies of its own mounts (open_tree(2)); else the child takes them from its mount namespace.
+    pub host_trees: bool,
 }
 
 /// A file that the parent opens before the clone; steps refer to it by its place in [`Plan::opens`].
@@ -89,13 +92,6 @@ pub enum Open {
         /// Which kind it must be: a CLONE_NEW* flag.
         kind: i32,
     },
-}
-
-impl Open {
-    /// A tree as it is.
-    fn tree(path: CString) -> Open {
-        Open::Tree { path, recursive: false, nofollow: false, idmap: None }
-    }
 }
 
 /// How the ids of a tree are shown (mount_setattr(2), MOUNT_ATTR_IDMAP).
@@ -145,8 +141,9 @@ pub struct MountStep {
     pub recursive: Attr,
     /// MS_SHARED and such, with or without MS_REC, one after the other.
     pub propagation: Vec<u64>,
-    /// If the kernel refuses (EPERM or EBUSY), bind this tree instead: cgroup2 in a user namespace.
-    pub fallback: Option<usize>,
+    /// If the kernel refuses (EPERM or EBUSY), bind this tree instead, with all below it or without: what a user namespace keeps
+    /// from being mounted anew.
+    pub fallback: Option<(Tree, bool)>,
 }
 
 /// Where the tree of a bind mount comes from.
@@ -197,8 +194,8 @@ pub struct DeviceStep {
     pub device: u64,
     /// Owner and group inside the container.
     pub owner: (u32, u32),
-    /// In a user namespace mknod(2) is denied: bind the host's node instead (index into [`Plan::opens`]).
-    pub tree: Option<usize>,
+    /// In a user namespace mknod(2) is denied: bind the host's node instead. [`Tree::Host`]: only when it has been denied.
+    pub tree: Tree,
 }
 
 /// A hook that the child runs: createContainer and startContainer.
@@ -237,8 +234,10 @@ pub enum Step {
     JoinInit(i32),
     /// Asks the parent to write the id maps.
     AskMaps,
-    /// Becomes root of the new user namespace; whether setgroups(2) is allowed there.
+    /// Becomes root of the user namespace; whether the caller's supplementary groups go.
     BecomeRoot(bool),
+    /// PR_SET_DUMPABLE off: nobody in the namespaces that are entered may trace this process or open its files (CVE-2016-9962).
+    NotDumpable,
     /// unshare(2).
     Unshare(i32),
     /// Enters a new time namespace with this text in its timens_offsets.
@@ -319,7 +318,7 @@ pub enum Step {
     Bounding(u64),
     /// Standard streams get this owner, so that the user can open them again.
     StdioOwner(u32),
-    /// setgroups(2), setresgid(2), setresuid(2), keeping capabilities; `None`: setgroups(2) is denied here.
+    /// setgroups(2), setresgid(2), setresuid(2), keeping capabilities; `None`: the caller's groups stay.
     User {
         /// User id inside the container.
         uid: u32,
@@ -376,6 +375,10 @@ pub struct Plan {
     pub maps: Option<IdMap>,
     /// (index, resource, soft, hard) of the limits that the parent sets when the child has lost the right to, in its new user namespace.
     pub parent_rlimits: Vec<(usize, u32, u64, u64)>,
+    /// The same for oom_score_adj.
+    pub parent_oom: Option<CString>,
+    /// This many steps are the hop's, because it has the host's rights, which pass on to its child.
+    pub hop_steps: usize,
     /// Opened before the clone, with the field of each.
     pub opens: Vec<(Open, Cow<'static, str>)>,
     /// What the child does.
@@ -402,6 +405,8 @@ impl Plan {
             hop: false,
             maps: None,
             parent_rlimits: Vec::new(),
+            parent_oom: None,
+            hop_steps: 0,
             opens: Vec::new(),
             steps: Vec::with_capacity(96),
             programs: Vec::new(),
@@ -428,11 +433,17 @@ pub fn plan(spec: &Spec, input: &Input) -> Result<Plan> {
     let nothing = no_process();
     let process = spec.process().as_ref().unwrap_or(&nothing);
     let ns = namespaces::Namespaces::of(spec)?;
+    if let Some(own) = input.rootless {
+        userns::check_rootless(spec, &ns, own)?;
+    }
+    userns::check_process(process, spec, &ns, input.rootless)?;
     let mut p = Plan::empty();
 
     // First of all what needs the rights of the host: a new user namespace takes them away.
     p.limits(process, ns.new_user(), most_files(spec), input);
-    p.host_proc(process)?;
+    p.oom_score(process, ns.new_user())?;
+    let with_rights = p.steps.len();
+    p.open_labels(process);
     // Not the caller's, which may be that of a service pinned to some CPUs; the cpuset cgroup narrows it down.
     p.push("", Step::Affinity(process::ALL_CPUS.to_vec()));
     // Limits hold from here on, so that all that follows is charged to the container.
@@ -441,6 +452,9 @@ pub fn plan(spec: &Spec, input: &Input) -> Result<Plan> {
     }
     // User namespace first among the joined ones: the others may belong to it.
     p.namespaces(spec, &ns, input)?;
+    if p.hop {
+        p.hop_steps = with_rights;
+    }
     p.session(process);
     if !input.no_new_keyring {
         p.push("", Step::Keyring(c_string(format!("_ses.{}", input.id), "id")?));
@@ -481,19 +495,44 @@ pub fn plan_tail(spec: &Spec, process: &Process, input: &Input) -> Result<Plan> 
     Ok(p)
 }
 
+/// In [`Plan::before_clone`], instead of an index into [`Plan::opens`]: the namespace of the process that exec is for.
+pub const TARGET: usize = usize::MAX;
+
+/// crun's annotation: the supplementary groups of the caller stay, because they give access to what is bound into the container.
+fn keeps_groups(spec: &Spec) -> bool {
+    let annotation = spec.annotations().as_ref().and_then(|all| all.get("run.oci.keep_original_groups"));
+    annotation.is_some_and(|value| value != "0")
+}
+
 /// The plan of one more process in a running container; `join` are the CLONE_NEW* flags of its init's namespaces.
 pub fn plan_exec(spec: &Spec, process: &Process, input: &Input, join: i32) -> Result<Plan> {
     let ns = namespaces::Namespaces::of(spec)?;
     let mut p = Plan::empty();
+    userns::check_process(process, spec, &ns, input.rootless)?;
     p.limits(process, false, 0, input);
-    p.host_proc(process)?;
+    p.oom_score(process, false)?;
+    // The rights in the container's other namespaces come from being inside its user namespace.
+    p.hop = input.rootless.is_some() && join & sys::CLONE_NEWUSER != 0;
+    let join = if p.hop {
+        p.hop_steps = p.steps.len();
+        p.before_clone.push((TARGET, sys::CLONE_NEWUSER));
+        join & !sys::CLONE_NEWUSER
+    } else {
+        join
+    };
+    if ns.has(Ns::Pid) {
+        p.before_clone.push((TARGET, sys::CLONE_NEWPID));
+    }
+    p.open_labels(process);
     p.initial_affinity(process)?;
     if input.v1_tasks > 0 {
         p.push("linux.cgroupsPath", Step::EnterCgroups);
     }
-    p.push("", Step::JoinInit(join));
+    if join != 0 {
+        p.push("", Step::JoinInit(join));
+    }
     if ns.has(Ns::User) {
-        p.push("linux.namespaces", Step::BecomeRoot(!input.rootless));
+        p.push("linux.namespaces", Step::BecomeRoot(!keeps_groups(spec)));
     }
     p.session(process);
     if !input.no_new_keyring {
@@ -505,7 +544,7 @@ pub fn plan_exec(spec: &Spec, process: &Process, input: &Input, join: i32) -> Re
     p.tuning(process, spec)?;
     p.final_affinity(process)?;
     p.labels(process)?;
-    p.identity(process, &ns, input)?;
+    p.identity(process, spec, &ns, input)?;
     p.program(process, &ns, input)?;
     let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     p.last_steps(process, seccomp, input, |_| Ok(()))?;
@@ -516,7 +555,7 @@ pub fn plan_exec(spec: &Spec, process: &Process, input: &Input, join: i32) -> Re
 pub fn plan_add(spec: &Spec, list: &[Mount], input: &Input, join: i32, pid: i32) -> Result<Plan> {
     let ns = namespaces::Namespaces::of(spec)?;
     let mut p = Plan::empty();
-    p.enter(&ns, input, join);
+    p.enter(&ns, join);
     p.added_mounts(spec, list, &ns, input, pid)?;
     p.push("", Step::Ready);
     Ok(p)
@@ -526,7 +565,7 @@ pub fn plan_add(spec: &Spec, list: &[Mount], input: &Input, join: i32, pid: i32)
 pub fn plan_remove(spec: &Spec, list: &[Mount], input: &Input, join: i32) -> Result<Plan> {
     let ns = namespaces::Namespaces::of(spec)?;
     let mut p = Plan::empty();
-    p.enter(&ns, input, join);
+    p.enter(&ns, join);
     p.removed_mounts(list, input)?;
     p.push("", Step::Ready);
     Ok(p)
@@ -534,10 +573,10 @@ pub fn plan_remove(spec: &Spec, list: &[Mount], input: &Input, join: i32) -> Res
 
 impl Plan {
     /// Into the namespaces of a running container, to work below its root.
-    fn enter(&mut self, ns: &namespaces::Namespaces, input: &Input, join: i32) {
+    fn enter(&mut self, ns: &namespaces::Namespaces, join: i32) {
         self.push("", Step::JoinInit(join));
         if ns.has(Ns::User) {
-            self.push("linux.namespaces", Step::BecomeRoot(!input.rootless));
+            self.push("linux.namespaces", Step::BecomeRoot(true));
         }
         // setns(2) has made the root of the mount namespace ours.
         self.push("root.path", Step::OpenRoot(c"/".into()));
@@ -545,7 +584,7 @@ impl Plan {
 
     /// Who the process is, what it executes, and the gate before that.
     fn end(&mut self, spec: &Spec, process: &Process, ns: &namespaces::Namespaces, input: &Input) -> Result<()> {
-        self.identity(process, ns, input)?;
+        self.identity(process, spec, ns, input)?;
         if spec.process().is_none() {
             self.push("", Step::CloseFrom(3));
             self.late_files();

@@ -7,6 +7,7 @@ use super::{BindStep, Idmap, Input, MountStep, Open, Plan, Step, Target, Tree, c
 use crate::error::{Result, invalid};
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Ns, Mount, Spec};
 use orlop_sys::mount::{self as sys, Attr, attr};
+use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
 
 /// The files of procfs that may be mounted over; everything else there would let a container lie to its own tools or
@@ -43,11 +44,11 @@ impl Plan {
         }
         if let Some(dir) = input.notify_dir {
             let path = c_path(dir, "NOTIFY_SOCKET")?;
-            let tree = self.open("NOTIFY_SOCKET", Open::tree(path));
+            let tree = self.tree("NOTIFY_SOCKET", path, (false, false), ns, input);
             self.push(
                 "NOTIFY_SOCKET",
                 Step::Bind(Box::new(bind_step(
-                    Tree::Opened(tree),
+                    tree,
                     "/run/notify",
                     Attr::default(),
                     Attr::default(),
@@ -81,6 +82,15 @@ impl Plan {
         // The host's paths mean something else inside, so the sources are opened before.
         let mut trees = Vec::new();
         for planned in &mut self.steps {
+            if let Step::Mount(m) = &mut planned.step
+                && let Some((tree @ Tree::Host(_), whole)) = &mut m.fallback
+            {
+                let opened = Tree::Opened(self.opens.len() + trees.len());
+                if let Tree::Host(path) = std::mem::replace(tree, opened) {
+                    let open = Open::Tree { path, recursive: *whole, nofollow: false, idmap: None };
+                    trees.push((open, planned.field.clone()));
+                }
+            }
             if let Step::Bind(b) = &mut planned.step
                 && let Tree::Host(path) = &mut b.tree
             {
@@ -139,8 +149,24 @@ impl Plan {
                 Err(invalid(format!("{field}.type"), "must be set, or the options must contain bind or rbind"))
             }
             (None, "cgroup" | "cgroup2") => self.cgroup(field, &target, o, ns, input, outer),
-            (None, _) => self.file_system(m, fs, field, &target, o, label),
+            (None, _) => self.file_system(m, fs, field, &target, o, label, ns),
         }
+    }
+
+    /// Where a path of the host is bound from. A user namespace may have no way to it: then the parent opens it, who has the host's
+    /// rights; or has none, and then the child is the same user.
+    pub(super) fn tree(
+        &mut self,
+        field: &str,
+        path: CString,
+        (recursive, nofollow): (bool, bool),
+        ns: &Namespaces,
+        input: &Input,
+    ) -> Tree {
+        if ns.new_one(Ns::Mount) && (!ns.has(Ns::User) || !input.host_trees) {
+            return Tree::Host(path);
+        }
+        Tree::Opened(self.open(field.to_string(), Open::Tree { path, recursive, nofollow, idmap: None }))
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one mount")]
@@ -167,22 +193,29 @@ impl Plan {
         let (tree, propagation) = match path.strip_prefix(input.rootfs) {
             Ok(inside) => (Tree::Root(c_string(clean(inside), format!("{field}.source"))?), o.propagation.clone()),
             // The child's copies of the host's mounts have taken on the outer propagation already.
-            _ if ns.new_one(Ns::Mount) && !ns.has(Ns::User) && !input.rootless && idmap.is_none() => {
-                (Tree::Host(name), o.propagation.clone())
-            }
-            _ => {
+            // An idmap is the host's to give.
+            _ if idmap.is_some() => {
                 let open = Open::Tree { path: name, recursive, nofollow, idmap };
                 let tree = self.open(format!("{field}.source"), open);
                 (Tree::Opened(tree), propagation(outer, &o.propagation))
             }
+            _ => match self.tree(&format!("{field}.source"), name, (recursive, nofollow), ns, input) {
+                host @ Tree::Host(_) => (host, o.propagation.clone()),
+                opened => (opened, propagation(outer, &o.propagation)),
+            },
         };
+        let mut below = o.recursive;
+        if input.rootless.is_some() && recursive && target == "/sys" && o.flags & sys::MS_RDONLY != 0 {
+            // The cgroups below belong to the user, and so to root of the container (CVE-2023-25809).
+            below.set |= attr::RDONLY;
+        }
         let mut step = BindStep {
             whole: recursive,
             nofollow,
             copy_symlink: o.copy_symlink.is_some(),
             locked: ns.has(Ns::User) && matches!(tree, Tree::Opened(_)),
             idmap,
-            ..bind_step(tree, target, o.attr(ns.has(Ns::User)), o.recursive, propagation)?
+            ..bind_step(tree, target, o.attr(ns.has(Ns::User)), below, propagation)?
         };
         step.target.nofollow = o.target_nofollow.is_some();
         self.push(field.to_string(), Step::Bind(Box::new(step)));
@@ -192,6 +225,7 @@ impl Plan {
         Ok(())
     }
 
+    #[allow(clippy::too_many_arguments, reason = "the parts of one mount")]
     fn file_system(
         &mut self,
         m: &Mount,
@@ -200,6 +234,7 @@ impl Plan {
         target: &str,
         o: Options,
         label: Option<&str>,
+        ns: &Namespaces,
     ) -> Result<()> {
         if o.copy_up && fs != "tmpfs" {
             return Err(invalid(format!("{field}.options"), "tmpcopyup is for tmpfs only"));
@@ -233,11 +268,23 @@ impl Plan {
             attr: if o.copy_up && late_ro { Attr { set: attr::RDONLY, ..Attr::default() } } else { Attr::default() },
             recursive: o.recursive,
             propagation: o.propagation,
-            fallback: None,
+            fallback: host_view(fs, ns),
         };
         self.push(field.to_string(), Step::Mount(Box::new(step)));
         Ok(())
     }
+}
+
+/// File systems that only the owner of a namespace may mount. Where the container has the host's namespace, the host's own mount shows
+/// the same.
+fn host_view(fs: &str, ns: &Namespaces) -> Option<(Tree, bool)> {
+    let (path, kind) = match fs {
+        "sysfs" => (c"/sys", Ns::Network),
+        "mqueue" => (c"/dev/mqueue", Ns::Ipc),
+        "proc" => (c"/proc", Ns::Pid),
+        _ => return None,
+    };
+    (!ns.has(kind)).then(|| (Tree::Host(path.into()), true))
 }
 
 pub(super) fn bind_step(

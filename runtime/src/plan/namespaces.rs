@@ -1,24 +1,14 @@
 //! Which namespaces are new, joined or shared with the host, and the id maps.
 
+use super::userns::IdMap;
 use super::{Input, Open, Plan, Step, c_path};
 use crate::error::{Result, invalid};
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType as Ns, Spec};
 use orlop_sys::process as sys;
 use std::fmt::Write as _;
 
 /// Every kind.
 pub(crate) const KINDS: &[Ns] = &[Ns::Cgroup, Ns::Ipc, Ns::Mount, Ns::Network, Ns::Pid, Ns::Time, Ns::User, Ns::Uts];
-
-/// The maps of a new user namespace, as the text of /proc/PID/uid_map and gid_map (user_namespaces(7)).
-#[derive(Debug, PartialEq, Eq)]
-pub struct IdMap {
-    /// Lines of `container host size`.
-    pub uid: String,
-    /// The same for groups.
-    pub gid: String,
-    /// Write `deny` to /proc/PID/setgroups first: a caller without rights must.
-    pub deny_setgroups: bool,
-}
 
 /// What `linux.namespaces` says of each kind.
 pub(super) struct Namespaces<'a> {
@@ -90,7 +80,7 @@ impl Plan {
         let joins_user = joins.iter().any(|j| j.0 == Ns::User);
         // Root of the host may join any namespace; root of the container only those that belong to its user namespace. So the host's
         // rights are used first. An unprivileged caller has rights only inside the user namespace: that comes first.
-        let first = ns.has(Ns::User) && !input.rootless;
+        let first = ns.has(Ns::User) && input.rootless.is_none();
         self.hop = joins_user || (first && joins.iter().any(|j| j.0 != Ns::Pid));
         if first {
             let others = joins.iter().filter(|j| !matches!(j.0, Ns::User | Ns::Pid));
@@ -108,11 +98,15 @@ impl Plan {
         }
         self.time_offsets(linux, ns)?;
         if ns.new_user() {
-            self.maps = Some(maps(spec, input)?);
+            self.maps = Some(IdMap::of(spec, input.rootless)?);
             self.push("linux.uidMappings", Step::AskMaps);
         }
         if ns.has(Ns::User) {
-            self.push("linux.namespaces", Step::BecomeRoot(!input.rootless));
+            self.push("linux.namespaces", Step::BecomeRoot(!super::keeps_groups(spec)));
+        }
+        if input.rootless.is_some() {
+            // Its own files in /proc were a user's until here, who had to write the maps, and to them.
+            self.push("", Step::NotDumpable);
         }
         // A cgroup namespace's root is where the process is when it is made: on v1 that is only now.
         if ns.new_one(Ns::Cgroup) && !(input.into_cgroup && input.v1_tasks == 0) {
@@ -128,7 +122,7 @@ impl Plan {
         if devices.is_none_or(|devices| devices.is_empty()) {
             return Ok(());
         }
-        if input.rootless {
+        if input.rootless.is_some() {
             return Err(invalid("linux.netDevices", "network devices are not supported for rootless containers"));
         }
         self.push("linux.netDevices", Step::AskDevices);
@@ -155,27 +149,4 @@ impl Plan {
         }
         Ok(())
     }
-}
-
-fn maps(spec: &Spec, input: &Input) -> Result<IdMap> {
-    let linux = spec.linux().as_ref();
-    let uid = linux.and_then(|l| l.uid_mappings().as_deref());
-    let gid = linux.and_then(|l| l.gid_mappings().as_deref());
-    Ok(IdMap {
-        uid: lines(uid, "linux.uidMappings")?,
-        gid: lines(gid, "linux.gidMappings")?,
-        deny_setgroups: input.rootless,
-    })
-}
-
-pub(super) fn lines(list: Option<&[LinuxIdMapping]>, field: &str) -> Result<String> {
-    let list = list.filter(|l| !l.is_empty()).ok_or_else(|| invalid(field, "is needed for a new user namespace"))?;
-    let mut text = String::new();
-    for (i, m) in list.iter().enumerate() {
-        if m.size() == 0 {
-            return Err(invalid(format!("{field}[{i}].size"), "must not be 0"));
-        }
-        let _ = writeln!(text, "{} {} {}", m.container_id(), m.host_id(), m.size());
-    }
-    Ok(text)
 }

@@ -55,19 +55,26 @@ impl Plan {
         }
     }
 
-    /// What goes through the host's /proc/self while it can still be reached. The files of labels are opened here and
-    /// written last, so no mount of the container can come between (CVE-2019-16884, CVE-2025-52881).
-    pub(super) fn host_proc(&mut self, process: &Process) -> Result<()> {
-        if let Some(score) = process.oom_score_adj() {
-            let text = c_string(score.to_string(), "process.oomScoreAdj")?;
+    /// Lowering it is a right of the host's root too.
+    pub(super) fn oom_score(&mut self, process: &Process, new_user: bool) -> Result<()> {
+        let Some(score) = process.oom_score_adj() else { return Ok(()) };
+        let text = c_string(score.to_string(), "process.oomScoreAdj")?;
+        if new_user {
+            self.parent_oom = Some(text);
+        } else {
             self.push("process.oomScoreAdj", Step::ProcSelf(c"oom_score_adj", text));
         }
+        Ok(())
+    }
+
+    /// Through the host's /proc/self, while it can still be reached. The files of labels are opened here and written last, so no
+    /// mount of the container can come between (CVE-2019-16884, CVE-2025-52881).
+    pub(super) fn open_labels(&mut self, process: &Process) {
         if set(process.apparmor_profile()).is_some() {
             self.push("process.apparmorProfile", Step::OpenLabel(c"attr/apparmor/exec"));
         } else if set(process.selinux_label()).is_some() {
             self.push("process.selinuxLabel", Step::OpenLabel(c"attr/exec"));
         }
-        Ok(())
     }
 
     pub(super) fn sysctls(&mut self, spec: &Spec) -> Result<()> {
@@ -156,7 +163,7 @@ impl Plan {
     }
 
     /// Bounding set, ids, working directory, capabilities: in the order in which each still has the rights it needs.
-    pub(super) fn identity(&mut self, process: &Process, ns: &Namespaces, input: &Input) -> Result<()> {
+    pub(super) fn identity(&mut self, process: &Process, spec: &Spec, ns: &Namespaces, input: &Input) -> Result<()> {
         let grantable = if ns.has(Ns::User) { u64::MAX } else { input.grantable };
         let sets = process.capabilities().as_ref();
         let mut mask = |name: &str, of: Option<&CapSet>| self.grant(name, of, grantable);
@@ -182,16 +189,8 @@ impl Plan {
         let mut groups: Vec<u32> = user.additional_gids().iter().flatten().copied().collect();
         groups.sort_unstable();
         groups.dedup();
-        if input.rootless && !groups.is_empty() {
-            return Err(invalid(
-                "process.user.additionalGids",
-                "cannot be set: setgroups(2) is denied to a caller without root",
-            ));
-        }
-        self.push(
-            "process.user",
-            Step::User { uid: user.uid(), gid: user.gid(), groups: (!input.rootless).then_some(groups) },
-        );
+        let groups = (!super::keeps_groups(spec)).then_some(groups);
+        self.push("process.user", Step::User { uid: user.uid(), gid: user.gid(), groups });
         self.push("process.cwd", Step::Chdir(cwd, true));
         self.push("process.capabilities", Step::Capabilities(caps));
         if ambient != 0 {

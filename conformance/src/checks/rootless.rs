@@ -1,0 +1,406 @@
+//! Callers who are not root: their own user namespace, ranges of ids, and cgroups from none to a delegated one.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::check::{Check, Failure, Outcome};
+use crate::runtime::{Lab, wait_until};
+
+/// The user and group that the checks call the runtime as: ones that no file of the host needs to know.
+const USER: u32 = 1000;
+
+pub(super) fn checks() -> Vec<Check> {
+    let mut checks = checks!(
+        "rootless",
+        runs_in_its_own_user_namespace "config-linux.md#user-namespace-mappings",
+        life_cycle_without_cgroups "runc: rootless",
+        exec_joins_all "runc: rootless",
+        without_user_namespace_is_refused "runc: rootless",
+        without_mappings_is_refused "runc: rootless",
+        limits_without_a_cgroup_are_refused "runc: rootless",
+        cgroups_path_without_permission_is_refused "runc: rootless",
+        pause_without_a_cgroup_is_refused "runc: rootless",
+        unmapped_gid_option_is_refused "runc: rootless",
+        additional_gids_without_setgroups_are_refused "runc: rootless",
+        cgroups_are_not_writable "CVE-2023-25809",
+        devices_are_the_hosts "config-linux.md#default-devices",
+        oom_score_is_raised "config.md#linux-process",
+        rlimits_are_set "config.md#posix-process",
+        user_namespace_by_path "config-linux.md#namespaces",
+        in_a_user_namespace_as_its_root "runc: rootless",
+        ranges_come_from_newuidmap "runc: rootless",
+        range_that_is_not_ours_is_refused "runc: rootless",
+        delegated_cgroup_is_used "runc: rootless",
+    );
+    let mut own = checks!(
+        "rootless",
+        additional_gids_of_a_range "orlop: rootless",
+        ps_without_a_cgroup "orlop: rootless",
+    );
+    own.iter_mut().for_each(|check| check.own = true);
+    checks.append(&mut own);
+    checks
+}
+
+/// Makes the lab that of an ordinary user, with the configuration of `spec --rootless`.
+fn user(lab: &mut Lab) -> Outcome {
+    lab.runtime.clone_from(&lab.host.copy);
+    for part in ["", "root", "bundle", "bundle/rootfs"] {
+        chown(lab.dir.join(part), Some(USER), Some(USER))?;
+    }
+    let id = USER.to_string();
+    lab.under =
+        ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--inh-caps=-all"].map(String::from).to_vec();
+    lab.without_namespace("network");
+    lab.set("/linux/namespaces/-", json!({ "type": "user" })).remove("/linux/resources");
+    for field in ["/linux/uidMappings", "/linux/gidMappings"] {
+        lab.set(field, json!([{ "containerID": 0, "hostID": USER, "size": 1 }]));
+    }
+    for mount in lab.config["mounts"].as_array_mut().expect("the base has them") {
+        if mount["destination"] == "/sys" {
+            *mount = json!({ "destination": "/sys", "type": "none", "source": "/sys",
+                             "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] });
+        }
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|option| option != "gid=5");
+        }
+    }
+    Ok(())
+}
+
+/// Runs the runtime where the ids from 100000 on are the user's, whatever the host's tables say.
+fn with_ranges(lab: &mut Lab) -> Outcome {
+    let table = lab.dir.join("table");
+    fs::write(&table, "ada:100000:1000\n")?;
+    let passwd = lab.dir.join("passwd");
+    fs::write(&passwd, format!("root:x:0:0::/root:/bin/sh\nada:x:{USER}:{USER}::/:/bin/sh\n"))?;
+    let script = format!(
+        "for to in subuid subgid; do mount --bind {0} /etc/$to || exit; done; mount --bind {1} /etc/passwd && exec \"$@\"",
+        table.display(),
+        passwd.display()
+    );
+    let mut under = ["unshare", "--mount", "sh", "-c", &script, "sh"].map(String::from).to_vec();
+    under.append(&mut lab.under);
+    lab.under = under;
+    for name in ["subuid", "subgid"] {
+        let path = Path::new("/etc").join(name);
+        if !path.exists() {
+            fs::write(path, "")?;
+        }
+    }
+    map(lab, 1000);
+    Ok(())
+}
+
+/// The own id, and `count` more.
+fn map(lab: &mut Lab, count: u32) {
+    let all = json!([{ "containerID": 0, "hostID": USER, "size": 1 },
+                     { "containerID": 1, "hostID": 100_000, "size": count }]);
+    lab.set("/linux/uidMappings", all.clone()).set("/linux/gidMappings", all);
+}
+
+fn runs_in_its_own_user_namespace(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    let said = lab.run_sh("id -u; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups")?;
+    let words: Vec<&str> = said.split_whitespace().collect();
+    same!(words, ["0", "0", "1000", "1", "0", "1000", "1", "deny"], "what the container says");
+    Ok(())
+}
+
+fn life_cycle_without_cgroups(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.up_idle()?;
+    same!(lab.status()?, "running", "status");
+    let found = lab.cgroups();
+    ensure!(found.is_empty(), "a user without rights has made {found:?}");
+    lab.stop()?;
+    lab.verb("delete", &[]).go()?.ok("delete")?;
+    lab.nothing_left("delete")
+}
+
+fn exec_joins_all(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.up_idle()?;
+    let script = "for n in cgroup ipc mnt net pid user uts; do [ $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) ] && echo $n; done; id -u";
+    let out = lab.exec(&[], &["sh", "-c", script])?.ok("exec")?;
+    let words: Vec<&str> = out.stdout.split_whitespace().collect();
+    same!(
+        words,
+        ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts", "0"],
+        "namespaces that are the same, and the uid"
+    );
+    Ok(())
+}
+
+fn refusal(lab: &mut Lab, words: &[&str]) -> Outcome {
+    lab.args(&["true"]).write()?;
+    let out = lab.verb("create", &[]).go()?;
+    ensure!(out.code != 0, "create accepts it");
+    ensure!(words.iter().any(|word| out.stderr.contains(word)), "stderr lacks {words:?}: {}", out.stderr.trim_end());
+    lab.nothing_left("a refused create")
+}
+
+fn without_user_namespace_is_refused(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.without_namespace("user").remove("/linux/uidMappings").remove("/linux/gidMappings");
+    refusal(lab, &["rootless container requires user namespaces"])
+}
+
+fn without_mappings_is_refused(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.remove("/linux/uidMappings");
+    refusal(lab, &["requires at least one UID mapping", "no uid mappings found"])?;
+    lab.set("/linux/uidMappings", json!([{ "containerID": 0, "hostID": USER, "size": 1 }]));
+    lab.remove("/linux/gidMappings");
+    refusal(lab, &["requires at least one GID mapping", "no gid mappings found"])
+}
+
+fn limits_without_a_cgroup_are_refused(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.set("/linux/resources/pids/limit", 10);
+    refusal(
+        lab,
+        &[
+            "cannot set pids limit: container could not join or create cgroup",
+            "rootless needs no limits + no cgrouppath when no permission is granted for cgroups",
+        ],
+    )
+}
+
+fn cgroups_path_without_permission_is_refused(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    let path = format!("/{}/below", lab.id);
+    lab.set("/linux/cgroupsPath", path);
+    refusal(lab, &["permission denied"])
+}
+
+fn pause_without_a_cgroup_is_refused(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.up_idle()?;
+    lab.verb("pause", &[]).go()?.fails_with("cannot toggle freezer", "pause")?;
+    same!(lab.status()?, "running", "status");
+    Ok(())
+}
+
+fn unmapped_gid_option_is_refused(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.mount("/tmp", "tmpfs", "tmpfs", &["gid=5"]);
+    refusal(lab, &["cannot specify gid=5 mount option for rootless container"])
+}
+
+fn additional_gids_without_setgroups_are_refused(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.set("/process/user/additionalGids", json!([0]));
+    refusal(lab, &["cannot set any additional groups in a rootless container"])
+}
+
+/// The cgroups of a delegated tree belong to the user, who is root of the container: a bind of /sys must not bring them along.
+fn cgroups_are_not_writable(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    delegate(lab)?;
+    lab.config["mounts"]
+        .as_array_mut()
+        .expect("the base has them")
+        .retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+    let find = format!("find /sys/fs/cgroup -maxdepth 3 -type d -name {}-user", lab.id);
+    let said = lab.run_sh(&format!(
+        "for d in $({find}); do echo found; mkdir $d/escaped 2>/dev/null && rmdir $d/escaped && echo $d; done; true"
+    ))?;
+    ensure!(said.lines().any(|line| line == "found"), "the delegated cgroup is not seen in the container: {said}");
+    ensure!(said.lines().all(|line| line == "found"), "the container could make cgroups: {said}");
+    lab.sweep_cgroups();
+    Ok(())
+}
+
+fn devices_are_the_hosts(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    let said =
+        lab.run_sh("cd /dev; for d in null zero full random urandom tty; do stat -c '%n %F' $d; done; echo x >null")?;
+    let nodes = said.lines().filter(|line| line.ends_with("character special file")).count();
+    same!(nodes, 6, "devices, of {said}");
+    Ok(())
+}
+
+fn oom_score_is_raised(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.set("/process/oomScoreAdj", 321);
+    same!(lab.run_sh("cat /proc/self/oom_score_adj")?.trim(), "321", "oom_score_adj");
+    Ok(())
+}
+
+fn rlimits_are_set(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.set("/process/rlimits", json!([{ "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }]));
+    same!(lab.run_sh("ulimit -H -c")?.trim(), "0", "the limit");
+    Ok(())
+}
+
+/// A user and a pid namespace that another process of the same user holds: the rights in the second come from being in the first.
+fn user_namespace_by_path(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    let id = USER.to_string();
+    let mut holder = Command::new("setpriv")
+        .args([
+            "--reuid",
+            &id,
+            "--regid",
+            &id,
+            "--clear-groups",
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--pid",
+            "--fork",
+        ])
+        .args(["sh", "-c", "echo ready; exec sleep 60"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let verdict = joined(lab, &mut holder);
+    let children = format!("/proc/{0}/task/{0}/children", holder.id());
+    for child in fs::read_to_string(children).unwrap_or_default().split_whitespace().flat_map(str::parse) {
+        if let Some(pid) = rustix::process::Pid::from_raw(child) {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+        }
+    }
+    holder.kill()?;
+    holder.wait()?;
+    verdict
+}
+
+fn joined(lab: &mut Lab, holder: &mut std::process::Child) -> Outcome {
+    let stdout = holder.stdout.as_mut().ok_or_else(|| Failure("no pipe".into()))?;
+    std::io::Read::read_exact(stdout, &mut [0; 6])?;
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", holder.id()))?;
+    let pid = children.split_whitespace().next().ok_or_else(|| Failure("the holder has no child".into()))?.to_owned();
+    let path = |link: &str| format!("/proc/{pid}/ns/{link}");
+    let want =
+        |link: &str| -> Result<String, Failure> { Ok(fs::read_link(path(link))?.to_string_lossy().into_owned()) };
+    lab.without_namespace("user").without_namespace("pid").remove("/linux/uidMappings").remove("/linux/gidMappings");
+    lab.set("/linux/namespaces/-", json!({ "type": "user", "path": path("user") }));
+    lab.set("/linux/namespaces/-", json!({ "type": "pid", "path": path("pid") }));
+    lab.set("/process/oomScoreAdj", 123);
+    let said =
+        lab.run_sh("id -u; readlink /proc/self/ns/user; readlink /proc/self/ns/pid; cat /proc/self/oom_score_adj")?;
+    let lines: Vec<String> = said.lines().map(str::to_owned).collect();
+    same!(lines, ["0".to_owned(), want("user")?, want("pid")?, "123".to_owned()], "uid, namespaces, score");
+    Ok(())
+}
+
+/// The runtime is root of a user namespace that somebody else has made: podman unshare, rootlesskit.
+fn in_a_user_namespace_as_its_root(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.under.extend(["unshare", "--user", "--map-root-user"].map(String::from));
+    lab.without_namespace("user").remove("/linux/uidMappings").remove("/linux/gidMappings");
+    let said = lab.run_sh("id -u; cat /proc/self/uid_map; echo x >/dev/null && stat -c %F /dev/null")?;
+    let words: Vec<&str> = said.split_whitespace().collect();
+    same!(words, ["0", "0", "1000", "1", "character", "special", "file"], "what the container says");
+    Ok(())
+}
+
+fn ranges_come_from_newuidmap(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    with_ranges(lab)?;
+    lab.set("/process/user", json!({ "uid": 5, "gid": 6 }));
+    let said = lab.run_sh("id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map")?;
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let maps = ["0", "1000", "1", "1", "100000", "1000"];
+    same!(words, [&["5", "6"][..], &maps, &maps].concat(), "what the container says");
+    Ok(())
+}
+
+fn range_that_is_not_ours_is_refused(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    with_ranges(lab)?;
+    map(lab, 1001);
+    lab.args(&["true"]).write()?;
+    let out = lab.verb("create", &[]).go()?;
+    ensure!(out.code != 0, "create accepts it");
+    if lab.host.name == "orlop" {
+        ensure!(
+            out.stderr.contains("lacks the line \\\"ada:100000:1001\\\""),
+            "the line is not named: {}",
+            out.stderr.trim_end()
+        );
+    }
+    lab.nothing_left("a refused create")
+}
+
+fn additional_gids_of_a_range(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    with_ranges(lab)?;
+    lab.set("/process/user/additionalGids", json!([7, 9]));
+    same!(lab.run_sh("id -G")?.trim(), "0 7 9", "groups");
+    Ok(())
+}
+
+fn ps_without_a_cgroup(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.up_idle()?;
+    let pid = lab.pid()?;
+    wait_until("ps does not list the shell and its sleep", || {
+        let out = lab.verb("ps", &["--format", "json"]).go()?.ok("ps")?;
+        let pids: Vec<i64> = serde_json::from_str(&out.stdout)?;
+        Ok(pids.contains(&pid) && pids.len() == 2)
+    })
+}
+
+/// Gives the user a cgroup in every hierarchy, and runs the runtime inside it.
+fn delegate(lab: &mut Lab) -> Outcome {
+    let script = r#"id=$1; uid=$2; shift 2
+for root in /sys/fs/cgroup /sys/fs/cgroup/*/; do
+    [ -e "$root/cgroup.procs" ] || continue
+    if [ -e "$root/cgroup.controllers" ]; then
+        for one in $(cat "$root/cgroup.controllers"); do echo "+$one" >"$root/cgroup.subtree_control" 2>/dev/null; done
+        [ "$root" = /sys/fs/cgroup ] || [ "$root" = /sys/fs/cgroup/unified/ ] || continue
+    fi
+    dir=$root/$id-user
+    mkdir -p "$dir"
+    if [ -e "$dir/cpuset.cpus" ] && [ ! -e "$dir/cgroup.controllers" ]; then
+        cat "$root/cpuset.cpus" >"$dir/cpuset.cpus"
+        cat "$root/cpuset.mems" >"$dir/cpuset.mems"
+        echo 1 >"$dir/cgroup.clone_children"
+    fi
+    mkdir -p "$dir/$id-caller"
+    chown -R "$uid:$uid" "$dir"
+    echo $$ >"$dir/$id-caller/cgroup.procs" || exit
+    [ "$root" = /sys/fs/cgroup ] && break
+done
+exec "$@""#;
+    let id = USER.to_string();
+    let mut under = ["sh", "-c", script, "sh", &lab.id, &id].map(String::from).to_vec();
+    under.append(&mut lab.under);
+    lab.under = under;
+    Ok(())
+}
+
+fn delegated_cgroup_is_used(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    delegate(lab)?;
+    lab.set("/linux/resources", json!({ "pids": { "limit": 33 } }));
+    lab.up_idle()?;
+    let limit = |lab: &Lab| -> Result<Value, Failure> {
+        let found = lab.cgroups().into_iter().find(|dir| dir.ends_with(&lab.id) && dir.join("pids.max").exists());
+        let dir = found.ok_or_else(|| Failure(format!("no cgroup with a limit among {:?}", lab.cgroups())))?;
+        Ok(fs::read_to_string(dir.join("pids.max"))?.trim().into())
+    };
+    same!(limit(lab)?, "33", "pids.max");
+    lab.exec(&[], &["true"])?.ok("exec")?;
+    lab.verb("update", &["--pids-limit", "44"]).go()?.ok("update")?;
+    same!(limit(lab)?, "44", "pids.max");
+    lab.verb("pause", &[]).go()?.ok("pause")?;
+    same!(lab.status()?, "paused", "status");
+    lab.verb("resume", &[]).go()?.ok("resume")?;
+    let pids: Vec<i64> = serde_json::from_str(&lab.verb("ps", &["--format", "json"]).go()?.ok("ps")?.stdout)?;
+    ensure!(pids.contains(&lab.pid()?), "ps lacks the init: {pids:?}");
+    lab.stop()?;
+    lab.verb("delete", &[]).go()?.ok("delete")?;
+    let left: Vec<_> = lab.cgroups().into_iter().filter(|dir| dir.ends_with(&lab.id)).collect();
+    ensure!(left.is_empty(), "delete leaves {left:?}");
+    // Ours to remove, deepest first.
+    lab.sweep_cgroups();
+    Ok(())
+}
