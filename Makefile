@@ -50,11 +50,13 @@ bench: build ## time it beside runc and crun
 install: ## install the binary and its documents under $(DESTDIR)$(PREFIX)
 	@test -x out/orlop || { echo "nothing to install yet: run \`make build\` first, as yourself" >&2; exit 1; }
 	install -D -m 0755 out/orlop $(DESTDIR)$(PREFIX)/bin/orlop
+	install -D -m 0644 contrib/completions/bash/orlop $(DESTDIR)$(PREFIX)/share/bash-completion/completions/orlop
 	install -d $(DESTDIR)$(PREFIX)/share/doc/orlop
 	install -m 0644 README.md SECURITY.md CHANGELOG.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/orlop
 
 uninstall: ## remove what install has put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/orlop
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/orlop
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/orlop
 
 clean: ## remove everything built

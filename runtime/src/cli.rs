@@ -4,6 +4,8 @@
 //! syntax into clap's, and [`help`] writes what can be known from the same definitions.
 
 mod checkpoint;
+#[cfg(test)]
+mod completion;
 mod duration;
 mod help;
 mod update;

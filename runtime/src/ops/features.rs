@@ -56,7 +56,7 @@ fn document() -> Result<Value> {
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true },
         },
-        "annotations": { "org.opencontainers.runc.checkpoint.enabled": "false" },
+        "annotations": { "org.opencontainers.runc.checkpoint.enabled": "true" },
         "potentiallyUnsafeConfigAnnotations": UNSAFE_ANNOTATIONS,
     }))
 }
