@@ -12,6 +12,7 @@ mod update;
 mod verbs;
 
 use crate::argv::{self, Flags, Words};
+use crate::cgroup::Driver;
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::ops::exec::Outcome;
 use crate::ops::{self, CreateOptions, EventsOptions, ExecOptions, Global, ProcessJson, RunOptions};
@@ -234,10 +235,21 @@ fn process_json(name: PathBuf) -> Result<ProcessJson> {
 fn global_options(flags: &ArgMatches) -> Result<Global> {
     Ok(Global {
         root: root(flags)?,
-        systemd_cgroup: on(flags, "systemd-cgroup"),
+        cgroups: driver(flags)?,
         rootless: rootless(&word(flags, "rootless"))?,
         debug: on(flags, "debug"),
     })
+}
+
+/// crun's word wins over runc's switch.
+fn driver(flags: &ArgMatches) -> Result<Driver> {
+    match word(flags, "cgroup-manager").as_str() {
+        "" if on(flags, "systemd-cgroup") => Ok(Driver::Systemd),
+        "" | "cgroupfs" => Ok(Driver::Cgroupfs),
+        "systemd" => Ok(Driver::Systemd),
+        "disabled" => Ok(Driver::Disabled),
+        other => Err(invalid("--cgroup-manager", format!("{other:?} is not one of cgroupfs, systemd and disabled"))),
+    }
 }
 
 fn log_options(flags: &ArgMatches) -> Result<log::Options> {

@@ -8,7 +8,7 @@
 //! | `resources.json` | from the first update on | the limits in force: those of config.json and of every update |
 //! | `exec.fifo` | until start | the gate of the init, and the way of a failure behind it |
 
-use crate::cgroup::{self, Cgroup, Paths};
+use crate::cgroup::{self, Cgroup, Driver, Paths, Unit};
 use crate::config::{self, Config};
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::plan::c_string;
@@ -57,6 +57,9 @@ pub struct Saved {
     /// Its class of service (Intel RDT).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intel_rdt: Option<resctrl::Group>,
+    /// The unit that systemd has for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systemd: Option<Unit>,
     /// Whether the init has a pid namespace of its own, with which all its processes end.
     pub private_pid: bool,
     /// Whether CRIU has restored it into a time namespace, in which its clocks go on, that config.json does not list.
@@ -148,14 +151,15 @@ impl Container {
     /// What can be known of a container that [`Container::load`] cannot load, because its create was killed: where its
     /// cgroups would be by the configuration that it has kept. `None`: it was killed before it made any. Waits for a
     /// create that still runs.
-    pub fn unfinished(root: &Path, id: &str) -> Result<Option<Box<dyn Cgroup>>> {
+    pub fn unfinished(root: &Path, id: &str, driver: Driver, user: bool) -> Result<Option<Box<dyn Cgroup>>> {
         check_id(id)?;
         let dir = root.join(id);
         let _lock = Lock::of(&dir)?;
         // Written before the cgroups are made: when it is not complete, there are none.
         let Ok(config) = Config::load(&dir.join(CONFIG)) else { return Ok(None) };
-        let path = config.spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
-        cgroup::plan(path, id).map(Some)
+        cgroup::Host::default()
+            .plan(&cgroup::Request { driver, user, id, rootless: None, spec: &config.spec })
+            .map(Some)
     }
 
     /// Waits until no other command changes this container; the lock ends with the value.
@@ -195,7 +199,7 @@ impl Container {
 
     /// Its cgroups.
     pub fn cgroup(&self) -> Box<dyn Cgroup> {
-        cgroup::load(&self.saved.cgroup_paths)
+        cgroup::load(&self.saved.cgroup_paths, self.saved.systemd.as_ref())
     }
 
     /// The configuration that it was made from.

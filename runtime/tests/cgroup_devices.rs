@@ -60,7 +60,7 @@ fn check(cgroup: &dyn Cgroup, json: &str, allowed: &[&str], denied: &[&str]) {
 #[test]
 fn rules_hold_and_change_in_the_layout_of_this_host() {
     let scratch = Scratch::new();
-    let mut cgroup = cgroup::plan(Some(&scratch.path), "unused").unwrap();
+    let mut cgroup = cgroup::Host::default().files(Some(&scratch.path), "unused").unwrap();
     for (json, allowed, denied) in CASES {
         cgroup.create(Some(&resources(json))).unwrap();
         check(&*cgroup, json, allowed, denied);
@@ -80,9 +80,9 @@ fn a_child_cannot_have_more_than_its_parent() {
         return; // There the program of the parent goes on deciding, which no write can show.
     }
     let scratch = Scratch::new();
-    let mut parent = cgroup::plan(Some(&scratch.path), "unused").unwrap();
+    let mut parent = cgroup::Host::default().files(Some(&scratch.path), "unused").unwrap();
     parent.create(None).unwrap();
-    let mut child = cgroup::plan(Some(&scratch.path.join("child")), "unused").unwrap();
+    let mut child = cgroup::Host::default().files(Some(&scratch.path.join("child")), "unused").unwrap();
     let e = child.create(Some(&resources(KMSG))).unwrap_err().to_string();
     assert!(e.starts_with("linux.resources.devices: write \"c 1:11 r\" to "), "{e}");
     assert!(e.contains("EPERM") && e.contains("a parent cgroup denies this device"), "{e}");

@@ -23,7 +23,7 @@ fn value(paths: &Paths, controller: &str, name: &str) -> String {
 }
 
 fn created(scratch: &Scratch, json: &str) -> Box<dyn Cgroup> {
-    let mut cgroup = cgroup::plan(Some(&scratch.path), "unused").unwrap();
+    let mut cgroup = cgroup::Host::default().files(Some(&scratch.path), "unused").unwrap();
     cgroup.create(Some(&resources(json))).unwrap();
     cgroup
 }
@@ -86,9 +86,10 @@ fn limits_reach_the_kernel_and_change() {
 #[test]
 fn a_cpuset_below_parents_without_one_works() {
     let scratch = Scratch::new();
-    let has = cgroup::hierarchies().unwrap().iter().any(|h| h.controllers.iter().any(|c| c == "cpuset"));
+    let has =
+        cgroup::Host::default().hierarchies().unwrap().iter().any(|h| h.controllers.iter().any(|c| c == "cpuset"));
     // Two new parents: on v1 they have no CPUs and no memory nodes until somebody gives them some.
-    let mut cgroup = cgroup::plan(Some(&scratch.path.join("a/b")), "unused").unwrap();
+    let mut cgroup = cgroup::Host::default().files(Some(&scratch.path.join("a/b")), "unused").unwrap();
     let result = cgroup.create(Some(&resources(r#"{"cpu":{"cpus":"0"}}"#)));
     if has {
         result.unwrap();
@@ -133,7 +134,7 @@ fn a_period_and_a_quota_change_under_a_limited_parent() {
 #[test]
 fn an_error_names_field_file_value_and_errno_and_leaves_nothing() {
     let scratch = Scratch::new();
-    let mut cgroup = cgroup::plan(Some(&scratch.path.join("a/b")), "unused").unwrap();
+    let mut cgroup = cgroup::Host::default().files(Some(&scratch.path.join("a/b")), "unused").unwrap();
     let e = cgroup.create(Some(&resources(r#"{"cpu":{"quota":10}}"#))).unwrap_err().to_string();
     let path = file(cgroup.paths(), "cpu", if v2() { "cpu.max" } else { "cpu.cfs_quota_us" });
     let expected = format!("linux.resources.cpu.quota: write \"10\" to {path:?}: EINVAL (Invalid argument); hint: ");
@@ -147,8 +148,8 @@ fn an_error_names_field_file_value_and_errno_and_leaves_nothing() {
 #[test]
 fn an_asked_controller_that_is_missing_is_an_error() {
     let scratch = Scratch::new();
-    let mut cgroup = cgroup::plan(Some(&scratch.path), "unused").unwrap();
-    let all = cgroup::hierarchies().unwrap();
+    let mut cgroup = cgroup::Host::default().files(Some(&scratch.path), "unused").unwrap();
+    let all = cgroup::Host::default().hierarchies().unwrap();
     let rdma = all.iter().any(|h| h.controllers.iter().any(|c| c == "rdma"));
     assert!(!rdma, "this test needs a host without rdma");
     let e = cgroup.create(Some(&resources(r#"{"rdma":{"x":{"hcaHandles":1}}}"#))).unwrap_err().to_string();
@@ -186,7 +187,7 @@ fn processes_are_attached_frozen_listed_and_killed() {
             fs::write(sub.join("cgroup.procs"), pids[1].to_string()).unwrap();
         }
     }
-    let cgroup = cgroup::load(cgroup.paths());
+    let cgroup = cgroup::load(cgroup.paths(), None);
     assert_eq!(listed(&*cgroup), pids);
 
     assert!(!cgroup.frozen().unwrap());
@@ -229,7 +230,7 @@ fn sigkill_wins_against_forks() {
         if !with_v2 && paths.len() > 1 {
             paths.remove("");
         }
-        let cgroup = cgroup::load(&paths);
+        let cgroup = cgroup::load(&paths, None);
         // It is inside before it starts to fork.
         let forks = "sleep 0.3; f() { while :; do sh -c 'sleep 0.01 & sleep 0.02'; done; }; f & f & f & f";
         let pid = scratch.spawn(Command::new("sh").args(["-c", forks]));
@@ -246,12 +247,12 @@ fn sigkill_wins_against_forks() {
 fn a_used_cgroup_is_refused() {
     let mut scratch = Scratch::new();
     let cgroup = created(&scratch, "{}");
-    let again = || cgroup::plan(Some(&scratch.path), "unused").unwrap().create(None);
+    let again = || cgroup::Host::default().files(Some(&scratch.path), "unused").unwrap().create(None);
     // An empty one is fine, as with runc.
     again().unwrap();
     let pid = scratch.sleeper();
     cgroup.attach(pid).unwrap();
-    let e = cgroup::plan(Some(&scratch.path), "unused").unwrap().create(None).unwrap_err().to_string();
+    let e = cgroup::Host::default().files(Some(&scratch.path), "unused").unwrap().create(None).unwrap_err().to_string();
     assert!(e.starts_with("container's cgroup is not empty: 1 process(es) found"), "{e}");
     // The refusal must not have touched it.
     assert_eq!(cgroup.procs().unwrap(), [pid]);
@@ -263,7 +264,7 @@ fn a_frozen_cgroup_is_refused() {
     let parent = created(&scratch, "{}");
     parent.freeze(true).unwrap();
     for path in [scratch.path.clone(), scratch.path.join("child")] {
-        let e = cgroup::plan(Some(&path), "unused").unwrap().create(None).unwrap_err().to_string();
+        let e = cgroup::Host::default().files(Some(&path), "unused").unwrap().create(None).unwrap_err().to_string();
         assert!(e.starts_with("container's cgroup unexpectedly frozen"), "{path:?}: {e}");
     }
     // The child's cgroups are gone again, the parent's are still there.
@@ -295,7 +296,7 @@ fn remove_waits_for_the_last_process_but_not_for_ever() {
 #[test]
 fn the_init_gets_an_fd_for_each_tree() {
     let scratch = Scratch::new();
-    let mut cgroup = cgroup::plan(Some(&scratch.path), "unused").unwrap();
+    let mut cgroup = cgroup::Host::default().files(Some(&scratch.path), "unused").unwrap();
     let entry = cgroup.create(None).unwrap();
     let trees = cgroup.paths().values().collect::<std::collections::BTreeSet<_>>().len();
     assert_eq!(entry.dir.is_some(), v2() || hybrid());
@@ -313,7 +314,7 @@ fn the_init_gets_an_fd_for_each_tree() {
 fn relative_and_absent_paths_are_below_our_own() {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();
     for (path, id, name) in [(None, "x-1", "x-1"), (Some("../../p/q"), "id", "p/q"), (Some(".."), "x-2", "x-2")] {
-        let cgroup = cgroup::plan(path.map(Path::new), id).unwrap();
+        let cgroup = cgroup::Host::default().files(path.map(Path::new), id).unwrap();
         for (controller, dir) in cgroup.paths() {
             let line = own.lines().find(|l| {
                 let list = l.split(':').nth(1).unwrap();
@@ -346,7 +347,11 @@ fn an_oom_kill_is_counted() {
 
 #[test]
 fn hugetlb_is_limited_in_the_v2_tree_of_a_hybrid_host() {
-    let in_v2 = cgroup::hierarchies().unwrap().iter().any(|h| h.v2 && h.controllers.iter().any(|c| c == "hugetlb"));
+    let in_v2 = cgroup::Host::default()
+        .hierarchies()
+        .unwrap()
+        .iter()
+        .any(|h| h.v2 && h.controllers.iter().any(|c| c == "hugetlb"));
     if v2() || !in_v2 {
         return; // The plain layouts are in limits_reach_the_kernel_and_change's tables.
     }

@@ -29,7 +29,7 @@ impl Lab {
     /// A container whose init runs this script.
     fn new(resources: Value, script: &str) -> Lab {
         let mut scratch = Scratch::new();
-        let mut cgroup = cgroup::plan(Some(&scratch.path), "unused").unwrap();
+        let mut cgroup = cgroup::Host::default().files(Some(&scratch.path), "unused").unwrap();
         cgroup.create(Some(&serde_json::from_value(resources.clone()).unwrap())).unwrap();
         // It is inside before it does anything.
         let pid = scratch.spawn(Command::new("sh").args(["-c", &format!("sleep 0.2; {script}")]));
@@ -51,6 +51,7 @@ impl Lab {
             annotations: Default::default(),
             cgroup_paths: cgroup.paths().clone(),
             intel_rdt: None,
+            systemd: None,
             private_pid: false,
             restored_time: false,
         };

@@ -103,6 +103,26 @@ impl DeviceList {
         self.default_allow && self.exceptions.0.is_empty()
     }
 
+    /// The list as the entries of a unit's `DeviceAllow` (systemd.resource-control(5)), and whether that is all of it: a unit
+    /// can only allow, and cannot name a minor number of every major one.
+    pub fn unit_rules(&self) -> (Vec<(String, String)>, bool) {
+        if self.default_allow {
+            return (Vec::new(), self.exceptions.0.is_empty());
+        }
+        let path = |node: &Node| {
+            let kind = if node.kind == Kind::Block { "block" } else { "char" };
+            match (node.major, node.minor) {
+                (Some(major), Some(minor)) => Some(format!("/dev/{kind}/{major}:{minor}")),
+                (Some(major), None) => Some(format!("{kind}-{major}")),
+                (None, None) => Some(format!("{kind}-*")),
+                (None, Some(_)) => None,
+            }
+        };
+        let rules: Vec<_> = self.exceptions.0.iter().filter_map(|(n, a)| Some((path(n)?, letters(*a)))).collect();
+        let complete = rules.len() == self.exceptions.0.len();
+        (rules, complete)
+    }
+
     fn apply(&mut self, rule: &LinuxDeviceCgroup) -> Result<()> {
         let access = access(rule.access().as_deref().unwrap_or_default())?;
         let kind = match rule.typ().unwrap_or_default() {
@@ -297,9 +317,13 @@ fn line(node: Node, access: u8) -> String {
         Kind::Char => 'c',
     };
     let number = |n: Option<u32>| n.map_or("*".to_string(), |n| n.to_string());
+    format!("{kind} {}:{} {}", number(node.major), number(node.minor), letters(access))
+}
+
+/// An access as it is written: `rwm`.
+fn letters(access: u8) -> String {
     let letters = [(READ, "r"), (WRITE, "w"), (MKNOD, "m")];
-    let access: String = letters.iter().filter(|(bit, _)| access & bit != 0).map(|(_, letter)| *letter).collect();
-    format!("{kind} {}:{} {access}", number(node.major), number(node.minor))
+    letters.iter().filter(|(bit, _)| access & bit != 0).map(|(_, letter)| *letter).collect()
 }
 
 // Opcodes (linux/bpf_common.h, linux/bpf.h): class | operation | source.

@@ -1,22 +1,28 @@
-//! Control groups: one trait, two file layouts.
+//! Control groups: one trait, two file layouts, and systemd over either.
 //!
-//! [`plan`] decides where the cgroups of a new container go, [`load`] finds those of an existing one again. What a
-//! limit comes down to is pure ([`v1::writes`], [`v2::writes`], [`devices::DeviceList`]); `tree` applies it.
+//! [`Host::plan`] decides where the cgroups of a new container go, [`load`] finds those of an existing one again. What a
+//! limit comes down to is pure ([`v1::writes`], [`v2::writes`], [`devices::DeviceList`], systemd's properties); `tree` applies it.
 
+mod dbus;
+pub mod delegate;
 pub mod devices;
+mod none;
 pub mod oom;
 pub mod stats;
+mod systemd;
 mod tree;
 pub mod v1;
 pub mod v2;
 mod write;
 
+pub use systemd::Unit;
 pub use tree::unprivileged;
 pub use write::{Absent, Write};
 
 use crate::error::{Error, Kind, On, Result, invalid};
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Spec};
 use orlop_sys::Errno;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -59,7 +65,40 @@ pub struct Entry {
     /// v2: the directory for CLONE_INTO_CGROUP. In the hybrid layout too, as with runc: `cgroup.kill`, eBPF programs
     /// and firewall rules that match the v2 path then work on the container, and controllers may be there (hugetlb).
     pub dir: Option<OwnedFd>,
+    /// What keeps a scope of systemd's from being empty, and thereby from being removed, until the init is inside.
+    pub holder: Option<systemd::Holder>,
 }
+
+/// Who makes the cgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// We do: `linux.cgroupsPath` is a path.
+    #[default]
+    Cgroupfs,
+    /// systemd does: `linux.cgroupsPath` is `slice:prefix:name`.
+    Systemd,
+    /// Nobody: the container stays in its caller's.
+    Disabled,
+}
+
+/// What a container asks of its cgroups.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Who makes them.
+    pub driver: Driver,
+    /// Whether that is the systemd of the calling user, not the host's.
+    pub user: bool,
+    /// The container's id.
+    pub id: &'a str,
+    /// Whether a container without limits goes on without a cgroup that we have no right to make. `None`: when we are not root, or
+    /// root of a user namespace.
+    pub rootless: Option<bool>,
+    /// Its configuration.
+    pub spec: &'a Spec,
+}
+
+/// The container's cgroup below that of its scope; empty: the scope's own. crun's annotation.
+const SUBGROUP: &str = "run.oci.systemd.subgroup";
 
 /// The cgroups of one container.
 pub trait Cgroup: std::fmt::Debug {
@@ -68,13 +107,32 @@ pub trait Cgroup: std::fmt::Debug {
     ///
     /// # Errors
     /// A limit that cannot be set; a cgroup that is in use or frozen.
-    fn create(&mut self, resources: Option<&LinuxResources>) -> Result<Entry>;
+    fn create(&mut self, resources: Option<&LinuxResources>) -> Result<Entry> {
+        self.create_around(resources, None)
+    }
+    /// The same, where `holder` is a process of ours that may be inside already.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`].
+    fn create_around(&mut self, resources: Option<&LinuxResources>, holder: Option<i32>) -> Result<Entry>;
     /// Opens the existing cgroups for one more process (exec); `sub` is `exec --cgroup`'s list. See also [`entry_of`].
     fn enter(&self, sub: &[String]) -> Result<Entry>;
     /// Where they are.
     fn paths(&self) -> &Paths;
+    /// The unit that systemd has for them.
+    fn unit(&self) -> Option<&Unit> {
+        None
+    }
     /// Moves a process (pid in our pid namespace) in, for callers that cannot use [`Entry`].
     fn attach(&self, pid: i32) -> Result<()>;
+    /// Gives the cgroup to the user of the container (v2; on v1 that would not be safe).
+    fn give(&self, _uid: u32) -> Result<()> {
+        Ok(())
+    }
+    /// Moves a process to a cgroup below the container's, which is made and given to `owner`.
+    fn delegate(&self, sub: &str, _pid: i32, _owner: Option<u32>) -> Result<()> {
+        Err(invalid("annotations.run.oci.delegate-cgroup", format!("{sub:?} cannot be made: it needs cgroup v2")))
+    }
     /// Changes limits of a running container: those that are given. Device rules too, if there is a list.
     fn set(&self, resources: &LinuxResources) -> Result<()>;
     /// Freezes or thaws, and waits until the kernel says so.
@@ -89,53 +147,6 @@ pub trait Cgroup: std::fmt::Debug {
     fn remove(&self) -> Result<()>;
     /// How many processes inside the OOM killer has killed; 0 if that cannot be read.
     fn oom_kills(&self) -> u64;
-}
-
-/// Decides where the cgroups of a new container go. `cgroups_path` is `linux.cgroupsPath`: absolute from the roots of
-/// the trees, relative or absent (then `id`) below our own cgroup; on v2 beside it, because a cgroup with processes
-/// cannot have children with limits. `..` leads nowhere.
-///
-/// # Errors
-/// A path that is the root, and the reading of /sys/fs/cgroup and /proc/self/cgroup.
-pub fn plan(cgroups_path: Option<&Path>, id: &str) -> Result<Box<dyn Cgroup>> {
-    plan_for(cgroups_path, id, None)
-}
-
-/// [`plan`]; `rootless`: whether a container without limits goes on without a cgroup that we have no right to make. `None`: when we are
-/// not root, or root of a user namespace.
-///
-/// # Errors
-/// Those of [`plan`].
-pub fn plan_for(cgroups_path: Option<&Path>, id: &str, rootless: Option<bool>) -> Result<Box<dyn Cgroup>> {
-    let path = cgroups_path.map(clean).filter(|path| !path.as_os_str().is_empty());
-    let explicit = path.is_some();
-    let inner = path.unwrap_or_else(|| clean(Path::new(id)));
-    if inner.as_os_str().is_empty() || inner == Path::new("/") {
-        // Its limits would be those of the whole host.
-        return Err(invalid("linux.cgroupsPath", "a container cannot have the root cgroup"));
-    }
-    if unified() {
-        let own = if inner.is_absolute() { PathBuf::from("/") } else { own_v2()? };
-        let dir = below(Path::new(ROOT), &[&own, &inner]);
-        return Ok(Box::new(v2::V2::new(Path::new(ROOT), dir, explicit).rootless(rootless)));
-    }
-    let owns = own()?;
-    let mut paths = Paths::new();
-    for (name, controllers) in mounts(&owns)? {
-        let mount = Path::new(ROOT).join(&name);
-        let own = controllers.iter().find_map(|controller| owns.get(controller)).filter(|_| !inner.is_absolute());
-        let own = match (own, controllers.iter().any(|c| c.is_empty())) {
-            // runc puts the container below the root of the hybrid v2 tree: our own cgroup there may have processes.
-            (_, true) | (None, _) => PathBuf::from("/"),
-            (Some(own), _) => visible(&mount, own)?,
-        };
-        let dir = below(&mount, &[&own, &inner]);
-        paths.extend(controllers.into_iter().map(|controller| (controller, dir.clone())));
-    }
-    if paths.is_empty() && !rootless.unwrap_or_else(tree::unprivileged) {
-        return Err(invalid("linux.cgroupsPath", "no cgroup is mounted").hint(format!("mount cgroup v2 on {ROOT}")));
-    }
-    Ok(Box::new(v1::V1::new(paths, explicit).rootless(rootless)))
 }
 
 /// What it means when we have no right to make or enter a cgroup.
@@ -180,11 +191,153 @@ impl Missing {
     }
 }
 
+/// What is known of the host's cgroups, each file read once and only when it is needed.
+#[derive(Debug, Default)]
+pub struct Host {
+    own: OnceCell<BTreeMap<String, PathBuf>>,
+}
+
+impl Host {
+    /// Decides where the cgroups of a new container go. For the driver cgroupfs, `linux.cgroupsPath` is absolute from the
+    /// roots of the trees, relative or absent (then the id) below our own cgroup; on v2 beside it, because a cgroup with
+    /// processes cannot have children with limits. `..` leads nowhere.
+    ///
+    /// # Errors
+    /// A path that is the root, and the reading of /sys/fs/cgroup and /proc/self/cgroup.
+    pub fn plan(&self, request: &Request) -> Result<Box<dyn Cgroup>> {
+        let cgroups_path = request.spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
+        match request.driver {
+            Driver::Cgroupfs => self.files_for(cgroups_path, request.id, request.rootless),
+            Driver::Systemd => self.systemd(cgroups_path, request),
+            Driver::Disabled => Ok(Box::new(none::Nothing::default())),
+        }
+    }
+
+    /// The same for the driver cgroupfs alone.
+    ///
+    /// # Errors
+    /// As [`Host::plan`].
+    pub fn files(&self, cgroups_path: Option<&Path>, id: &str) -> Result<Box<dyn Cgroup>> {
+        self.files_for(cgroups_path, id, None)
+    }
+
+    fn files_for(&self, cgroups_path: Option<&Path>, id: &str, rootless: Option<bool>) -> Result<Box<dyn Cgroup>> {
+        let path = cgroups_path.map(clean).filter(|path| !path.as_os_str().is_empty());
+        let explicit = path.is_some();
+        let inner = path.unwrap_or_else(|| clean(Path::new(id)));
+        if inner.as_os_str().is_empty() || inner == Path::new("/") {
+            // Its limits would be those of the whole host.
+            return Err(invalid("linux.cgroupsPath", "a container cannot have the root cgroup"));
+        }
+        self.layout(&inner, explicit, rootless)
+    }
+
+    fn systemd(&self, cgroups_path: Option<&Path>, request: &Request) -> Result<Box<dyn Cgroup>> {
+        let path = cgroups_path.map(|path| path.to_str().ok_or_else(|| invalid("linux.cgroupsPath", "is not UTF-8")));
+        let unit = Unit::of(path.transpose()?, request.id, request.user)?;
+        if unit.user && !unified() {
+            return Err(invalid("--systemd-cgroup", "the systemd of a user has no rights on cgroup v1")
+                .hint("it needs cgroup v2 alone on /sys/fs/cgroup"));
+        }
+        let annotations = request.spec.annotations().as_ref();
+        let extra = systemd::annotations(annotations.into_iter().flatten())?;
+        let subgroup = annotation(request.spec, SUBGROUP)?;
+        let base = if unit.user { systemd::Manager::connect(true)?.cgroup()? } else { PathBuf::new() };
+        let place = below(Path::new("/"), &[&base, Path::new(&unit.cgroup()?), Path::new(subgroup)]);
+        let inner = self.layout(&place, true, request.rootless)?;
+        Ok(Box::new(systemd::Systemd::new(unit, request.id, extra, subgroup, inner)))
+    }
+
+    /// The files of a cgroup at this cleaned path.
+    fn layout(&self, inner: &Path, explicit: bool, rootless: Option<bool>) -> Result<Box<dyn Cgroup>> {
+        if unified() {
+            let own = if inner.is_absolute() { PathBuf::from("/") } else { self.own_v2()? };
+            let dir = below(Path::new(ROOT), &[&own, inner]);
+            return Ok(Box::new(v2::V2::new(Path::new(ROOT), dir, explicit).rootless(rootless)));
+        }
+        let owns = self.own()?;
+        let mut paths = Paths::new();
+        for (name, controllers) in mounts(owns)? {
+            let mount = Path::new(ROOT).join(&name);
+            let own = controllers.iter().find_map(|controller| owns.get(controller)).filter(|_| !inner.is_absolute());
+            let own = match (own, controllers.iter().any(|c| c.is_empty())) {
+                // runc puts the container below the root of the hybrid v2 tree: our own cgroup there may have processes.
+                (_, true) | (None, _) => PathBuf::from("/"),
+                (Some(own), _) => visible(&mount, own)?,
+            };
+            let dir = below(&mount, &[&own, inner]);
+            paths.extend(controllers.into_iter().map(|controller| (controller, dir.clone())));
+        }
+        if paths.is_empty() && !rootless.unwrap_or_else(tree::unprivileged) {
+            return Err(invalid("linux.cgroupsPath", "no cgroup is mounted").hint(format!("mount cgroup v2 on {ROOT}")));
+        }
+        Ok(Box::new(v1::V1::new(paths, explicit).rootless(rootless)))
+    }
+
+    /// The cgroup trees of this host, in the order of their names.
+    ///
+    /// # Errors
+    /// The reading of /sys/fs/cgroup and /proc/self/cgroup.
+    pub fn hierarchies(&self) -> Result<Vec<Hierarchy>> {
+        let owns = self.own()?;
+        let own_of = |name: &str| owns.get(name).cloned().unwrap_or_else(|| PathBuf::from("/"));
+        let v2_controllers = |root: &str| v2::controllers(Path::new(root)).map(|all| all.into_iter().collect());
+        if unified() {
+            return Ok(vec![Hierarchy {
+                name: String::new(),
+                controllers: v2_controllers(ROOT)?,
+                v2: true,
+                own: own_of(""),
+            }]);
+        }
+        let mut all = Vec::new();
+        for (name, controllers) in mounts(owns)? {
+            let own = controllers.first().map_or_else(PathBuf::new, |first| own_of(first));
+            let v2 = controllers.iter().any(|c| c.is_empty());
+            let controllers = if v2 { v2_controllers(HYBRID)? } else { controllers };
+            all.push(Hierarchy { name, controllers, v2, own });
+        }
+        Ok(all)
+    }
+
+    /// Our own cgroup in each tree, by controller (v2: the empty string).
+    fn own(&self) -> Result<&BTreeMap<String, PathBuf>> {
+        if let Some(own) = self.own.get() {
+            return Ok(own);
+        }
+        let path = "/proc/self/cgroup";
+        let own = parse_own(&tree::read_all(Path::new(path)).on("read", path)?);
+        Ok(self.own.get_or_init(|| own))
+    }
+
+    /// The parent of our own v2 cgroup.
+    fn own_v2(&self) -> Result<PathBuf> {
+        let own = self.own()?.get("").and_then(|own| own.parent());
+        Ok(own.map_or_else(|| PathBuf::from("/"), Path::to_path_buf))
+    }
+}
+
 /// The cgroups of an existing container, from its saved state.
-pub fn load(paths: &Paths) -> Box<dyn Cgroup> {
-    match paths.get("") {
+pub fn load(paths: &Paths, unit: Option<&Unit>) -> Box<dyn Cgroup> {
+    let files: Box<dyn Cgroup> = match paths.get("") {
+        _ if paths.is_empty() => Box::new(none::Nothing::default()),
         Some(dir) if paths.len() == 1 => Box::new(v2::V2::new(Path::new(ROOT), dir.clone(), true)),
         _ => Box::new(v1::V1::new(paths.clone(), true)),
+    };
+    match unit {
+        Some(unit) => Box::new(systemd::Systemd::load(unit.clone(), files)),
+        None => files,
+    }
+}
+
+/// The path of a cgroup that an annotation names below another one; empty without the annotation.
+fn annotation<'a>(spec: &'a Spec, name: &str) -> Result<&'a str> {
+    let value = spec.annotations().as_ref().and_then(|all| all.get(name)).map_or("", |value| value.as_str());
+    let plain = Path::new(value).components().all(|part| matches!(part, Component::Normal(_)));
+    if plain {
+        Ok(value)
+    } else {
+        Err(invalid(format!("annotations.{name}"), format!("{value:?} is not the path of a cgroup below another one")))
     }
 }
 
@@ -228,32 +381,6 @@ impl Hierarchy {
     }
 }
 
-/// The cgroup trees of this host, in the order of their names.
-///
-/// # Errors
-/// The reading of /sys/fs/cgroup and /proc/self/cgroup.
-pub fn hierarchies() -> Result<Vec<Hierarchy>> {
-    let owns = own()?;
-    let own_of = |name: &str| owns.get(name).cloned().unwrap_or_else(|| PathBuf::from("/"));
-    let v2_controllers = |root: &str| v2::controllers(Path::new(root)).map(|all| all.into_iter().collect());
-    if unified() {
-        return Ok(vec![Hierarchy {
-            name: String::new(),
-            controllers: v2_controllers(ROOT)?,
-            v2: true,
-            own: own_of(""),
-        }]);
-    }
-    let mut all = Vec::new();
-    for (name, controllers) in mounts(&owns)? {
-        let own = controllers.first().map_or_else(PathBuf::new, |first| own_of(first));
-        let v2 = controllers.iter().any(|c| c.is_empty());
-        let controllers = if v2 { v2_controllers(HYBRID)? } else { controllers };
-        all.push(Hierarchy { name, controllers, v2, own });
-    }
-    Ok(all)
-}
-
 /// The cgroups of a process as /proc/PID/cgroup has them (cgroups(7)): controllers (`cpu,cpuacct`, `name=systemd`; v2: none)
 /// and the path from the root of the tree.
 ///
@@ -279,7 +406,7 @@ pub fn entry_of(pid: i32) -> Result<Entry> {
     let text = tree::read_all(Path::new(&path)).on("read", format!("{path:?}"))?;
     let own = parse_own(&text).remove("").unwrap_or_default();
     let dir = below(Path::new(if unified() { ROOT } else { HYBRID }), &[&own]);
-    Ok(Entry { tasks: Vec::new(), dir: Some(tree::directory(&dir).on("open", format!("{dir:?}"))?.into()) })
+    Ok(Entry { dir: Some(tree::directory(&dir).on("open", format!("{dir:?}"))?.into()), ..Entry::default() })
 }
 
 /// Whether v2 alone is mounted. One stat, and no parsing of mountinfo (which on a busy host has thousands of lines).
@@ -326,12 +453,6 @@ fn controllers_of(name: &str) -> Vec<String> {
     }
 }
 
-/// Our own cgroup in each tree, by controller (v2: the empty string).
-fn own() -> Result<BTreeMap<String, PathBuf>> {
-    let path = "/proc/self/cgroup";
-    Ok(parse_own(&tree::read_all(Path::new(path)).on("read", path)?))
-}
-
 /// Parses /proc/pid/cgroup (cgroups(7)): `4:cpu,cpuacct:/user.slice`.
 fn parse_own(text: &str) -> BTreeMap<String, PathBuf> {
     let mut own = BTreeMap::new();
@@ -344,12 +465,6 @@ fn parse_own(text: &str) -> BTreeMap<String, PathBuf> {
         }
     }
     own
-}
-
-/// The parent of our own v2 cgroup.
-fn own_v2() -> Result<PathBuf> {
-    let own = own()?.remove("").unwrap_or_default();
-    Ok(own.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf))
 }
 
 /// Our own cgroup as seen below the mount. In a container without a cgroup namespace /proc shows the path on the host,
@@ -450,9 +565,9 @@ impl SubCgroups {
     }
 }
 
-/// Refuses an existing cgroup with processes inside.
-fn used(dir: &Path) -> Result<()> {
-    match tree::procs(dir)?.len() {
+/// Refuses an existing cgroup with processes inside, but for `holder`.
+fn used(dir: &Path, holder: Option<i32>) -> Result<()> {
+    match tree::procs(dir)?.into_iter().filter(|pid| Some(*pid) != holder).count() {
         0 => Ok(()),
         n => Err(Error::new(Kind::State, format!("container's cgroup is not empty: {n} process(es) found in {dir:?}"))),
     }
@@ -502,7 +617,7 @@ mod tests {
     #[test]
     fn the_root_is_no_place_for_a_container() {
         for path in ["/", "/..", "/a/.."] {
-            let e = plan(Some(Path::new(path)), "id").unwrap_err().to_string();
+            let e = Host::default().files(Some(Path::new(path)), "id").unwrap_err().to_string();
             assert_eq!(e, "linux.cgroupsPath: a container cannot have the root cgroup", "{path}");
         }
     }

@@ -32,7 +32,7 @@ impl V1 {
         V1 { paths, missing: Missing::of(explicit) }
     }
 
-    /// See [`super::plan_for`].
+    /// See [`super::Request::rootless`].
     pub(super) fn rootless(mut self, rootless: Option<bool>) -> V1 {
         self.missing = self.missing.or(rootless);
         self
@@ -48,7 +48,7 @@ impl V1 {
     }
 
     /// Makes the directories and opens them for the init.
-    fn make(&mut self, made: &mut Made) -> Result<Entry> {
+    fn make(&mut self, made: &mut Made, holder: Option<i32>) -> Result<Entry> {
         let mut entry = Entry::default();
         let mut dropped = Vec::new();
         let v2 = self.dir("");
@@ -56,7 +56,7 @@ impl V1 {
             match made.make(dir) {
                 Ok(true) => {}
                 // What is there already may be in use: its limits, and above all its end, would be ours too.
-                Ok(false) => used(dir)?,
+                Ok(false) => used(dir, holder)?,
                 Err(e) if self.missing.accepts(&e) => {
                     dropped.push(dir.to_path_buf());
                     continue;
@@ -137,12 +137,12 @@ impl V1 {
 }
 
 impl Cgroup for V1 {
-    fn create(&mut self, resources: Option<&LinuxResources>) -> Result<Entry> {
+    fn create_around(&mut self, resources: Option<&LinuxResources>, holder: Option<i32>) -> Result<Entry> {
         let rules = resources.and_then(|r| r.devices().as_deref()).unwrap_or_default();
         let devices = DeviceList::new(rules)?;
         let writes = resources.map(writes).transpose()?.unwrap_or_default();
         let mut made = Made::default();
-        let entry = self.make(&mut made)?;
+        let entry = self.make(&mut made, holder)?;
         if let Some(dir) = self.dir("cpuset") {
             let cpu = resources.and_then(|r| r.cpu().as_ref());
             let asked = [cpu.and_then(|c| text(c.cpus())), cpu.and_then(|c| text(c.mems()))];

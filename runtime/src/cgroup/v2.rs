@@ -3,7 +3,7 @@
 use super::devices::DeviceList;
 use super::tree::{self, Made};
 use super::write::{self, Absent, Write, Writes, set, text};
-use super::{Cgroup, Entry, Missing, Paths, SubCgroups, used};
+use super::{Cgroup, Entry, Missing, Paths, SubCgroups, delegate, used};
 use crate::error::{Error, Kind, On, Result, invalid};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 use orlop_sys::Errno;
@@ -38,7 +38,7 @@ impl V2 {
         V2 { root: root.to_path_buf(), paths, missing: Missing::of(explicit) }
     }
 
-    /// See [`super::plan_for`].
+    /// See [`super::Request::rootless`].
     pub(super) fn rootless(mut self, rootless: Option<bool>) -> V2 {
         self.missing = self.missing.or(rootless);
         self
@@ -54,7 +54,7 @@ impl V2 {
 }
 
 impl Cgroup for V2 {
-    fn create(&mut self, resources: Option<&LinuxResources>) -> Result<Entry> {
+    fn create_around(&mut self, resources: Option<&LinuxResources>, holder: Option<i32>) -> Result<Entry> {
         let rules = resources.and_then(|r| r.devices().as_deref()).unwrap_or_default();
         let devices = DeviceList::new(rules)?;
         let writes = resources.map(writes).transpose()?.unwrap_or_default();
@@ -75,7 +75,7 @@ impl Cgroup for V2 {
             Err(e) => return Err(e).on("mkdir", format!("{dir:?}")).map_err(|e| self.missing.refused(e)),
         };
         if !fresh {
-            used(dir)?;
+            used(dir, holder)?;
         }
         // Every controller that there is, whether limited or not: the statistics of a container come from them too.
         let wanted = controllers(&self.root)?;
@@ -92,7 +92,7 @@ impl Cgroup for V2 {
         let fd = tree::directory(dir).on("open", format!("{dir:?}"))?;
         tree::devices_of_a_user(devices.attach(fd.as_fd(), fresh))?;
         made.keep();
-        Ok(Entry { tasks: Vec::new(), dir: Some(fd.into()) })
+        Ok(Entry { dir: Some(fd.into()), ..Entry::default() })
     }
 
     fn enter(&self, sub: &[String]) -> Result<Entry> {
@@ -101,7 +101,7 @@ impl Cgroup for V2 {
         let dir = sub.below("", dir)?;
         let fd =
             tree::directory(&dir).on("adding pid to cgroups: open", format!("{dir:?}")).map_err(|e| sub.explain(e))?;
-        Ok(Entry { tasks: Vec::new(), dir: Some(fd.into()) })
+        Ok(Entry { dir: Some(fd.into()), ..Entry::default() })
     }
 
     fn paths(&self) -> &Paths {
@@ -110,6 +110,14 @@ impl Cgroup for V2 {
 
     fn attach(&self, pid: i32) -> Result<()> {
         self.each(|dir| tree::attach(dir, pid))
+    }
+
+    fn give(&self, uid: u32) -> Result<()> {
+        self.each(|dir| delegate::give(dir, uid))
+    }
+
+    fn delegate(&self, sub: &str, pid: i32, owner: Option<u32>) -> Result<()> {
+        self.each(|dir| delegate::enter(dir, sub, pid, owner))
     }
 
     fn set(&self, resources: &LinuxResources) -> Result<()> {
@@ -232,7 +240,7 @@ pub fn apply(dir: &Path, writes: &[&Write]) -> Result<()> {
 }
 
 /// `checkBeforeUpdate`: v1 refuses a limit below what is in use; v2 takes it and kills.
-fn check_usage(dir: &Path, memory: &LinuxMemory) -> Result<()> {
+pub(super) fn check_usage(dir: &Path, memory: &LinuxMemory) -> Result<()> {
     if memory.check_before_update() != Some(true) {
         return Ok(());
     }
@@ -381,7 +389,7 @@ fn memory_writes(memory: &LinuxMemory, w: &mut Writes) -> Result<()> {
 }
 
 /// config.json has the sum of memory and swap, as v1 does; v2 counts swap alone.
-fn swap(limit: Option<i64>, sum: Option<i64>) -> Result<Option<String>> {
+pub(super) fn swap(limit: Option<i64>, sum: Option<i64>) -> Result<Option<String>> {
     let field = "linux.resources.memory.swap";
     match (limit.unwrap_or(0), sum.unwrap_or(0)) {
         (-1, 0) | (_, -1) => Ok(Some("max".to_string())),
@@ -435,7 +443,7 @@ pub fn cpu_weight(shares: u64) -> u64 {
 }
 
 /// A blockIO weight (10 to 1000) as io.weight has it (1 to 10000); io.bfq.weight takes the first as it is.
-fn io_weight(weight: u16) -> u64 {
+pub(super) fn io_weight(weight: u16) -> u64 {
     1 + u64::from(weight.saturating_sub(10)) * 9999 / 990
 }
 

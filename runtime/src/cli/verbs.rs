@@ -217,7 +217,8 @@ pub(super) fn global_flags() -> Vec<Arg> {
         text("log-format", "the log's format: text or json").default_value("text"),
         text("log-level", "the least level to log: error, warning or debug"),
         path("root", "the directory for the state of the containers, best on a tmpfs (default: /run/orlop)"),
-        switch("systemd-cgroup", "not supported by this version: refused"),
+        switch("systemd-cgroup", "let systemd make the cgroups; linux.cgroupsPath is then slice:prefix:name"),
+        text("cgroup-manager", "who makes the cgroups: cgroupfs, systemd, or disabled for none"),
         text("rootless", "accept that cgroups cannot be managed: true, false or auto").default_value("auto"),
         switch("version", "print the version").short('v'),
     ]

@@ -84,7 +84,10 @@ fn dump(container: &Container, options: &CheckpointOptions, images: &Images) -> 
     external::dump_namespaces(&config.spec, &mut m)?;
     if !options.pre_dump {
         let root = root_of(saved.init_process_pid)?;
-        let hierarchies = super::create::hierarchies(config.spec.mounts().as_deref().unwrap_or_default())?;
+        let hierarchies = super::create::hierarchies(
+            &crate::cgroup::Host::default(),
+            config.spec.mounts().as_deref().unwrap_or_default(),
+        )?;
         let outside = external::Container {
             spec: &config.spec,
             bundle: &saved.bundle,

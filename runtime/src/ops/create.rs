@@ -1,7 +1,7 @@
 //! `create`: a container that waits at its gate.
 
 use super::{CreateOptions, Global};
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, delegate};
 use crate::config::{self, Config};
 use crate::console;
 use crate::error::{Error, Kind, On, Result, invalid};
@@ -43,7 +43,6 @@ pub(super) struct Made {
 /// a socket that takes it.
 pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detached: bool) -> Result<Made> {
     state::check_id(&options.id)?;
-    super::refuse_systemd(global)?;
     let config = Config::load(options.config.as_ref().unwrap_or(&options.bundle.join("config.json")))?;
     config.check()?;
     if !fifo {
@@ -56,7 +55,16 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
 
     let rootfs = config::rootfs(&config.spec, &options.bundle)?;
     let linux = config.spec.linux().as_ref();
-    let cgroup = cgroup::plan_for(linux.and_then(|l| l.cgroups_path().as_deref()), &options.id, global.rootless)?;
+    let host = cgroup::Host::default();
+    let user = super::user_manager(global);
+    let request = cgroup::Request {
+        driver: global.cgroups,
+        user,
+        id: &options.id,
+        rootless: global.rootless,
+        spec: &config.spec,
+    };
+    let cgroup = host.plan(&request)?;
     let reserved = Reserved::new(&global.root, &options.id)?;
     let notify_dir = notify::requested().map(|_| notify::directory(&reserved.dir));
     if notify_dir.is_some() {
@@ -76,7 +84,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
             rootfs: &rootfs,
             bundle: &options.bundle,
             grantable: process::capabilities().on("capget", "")?.permitted,
-            hierarchies: &hierarchies(config.spec.mounts().as_deref().unwrap_or_default())?,
+            hierarchies: &hierarchies(&host, config.spec.mounts().as_deref().unwrap_or_default())?,
             cgroup_paths: cgroup.cgroup.paths(),
             v1_tasks: entry.tasks.len(),
             into_cgroup: entry.dir.is_some(),
@@ -95,6 +103,8 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
         Some(rdt) => Some(resctrl::create(&resctrl::mounted().map_err(|e| e.at("linux.intelRdt"))?, rdt, &options.id)?),
         None => None,
     };
+    let owner = delegate::owner(&config.spec);
+    owner.map_or(Ok(()), |uid| cgroup.cgroup.give(uid))?;
     let proc = spawn::open_proc()?;
     let mut answers = Creating {
         config: &config,
@@ -105,6 +115,8 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
         proc: proc.as_fd(),
         class: class.as_ref(),
         devices: None,
+        subgroup: delegate::subgroup(&config.spec)?,
+        owner,
         saved: None,
         master: None,
     };
@@ -155,6 +167,9 @@ pub(super) struct Creating<'a> {
     pub(super) proc: BorrowedFd<'a>,
     pub(super) class: Option<&'a resctrl::Made>,
     pub(super) devices: Option<Moved>,
+    /// Where in its cgroup the process is to start, and whose that is then.
+    pub(super) subgroup: &'a str,
+    pub(super) owner: Option<u32>,
     pub(super) saved: Option<Saved>,
     pub(super) master: Option<console::Terminal>,
 }
@@ -170,6 +185,10 @@ impl Answers for Creating<'_> {
         let saved = self.save(pid)?;
         if let Some(class) = self.class {
             class.group().enter(pid)?;
+        }
+        // Its cgroup namespace, which it has by now, begins at the container's cgroup.
+        if !self.subgroup.is_empty() {
+            self.cgroup.delegate(self.subgroup, pid, self.owner)?;
         }
         // prestart is deprecated: its hooks were written when they ran at start, in a container that was created.
         for (name, status) in [("prestart", "created"), ("createRuntime", "creating")] {
@@ -203,6 +222,7 @@ impl Creating<'_> {
             annotations: state::annotations(&self.config.spec),
             cgroup_paths: self.cgroup.paths().clone(),
             intel_rdt: self.class.map(|class| class.group().clone()),
+            systemd: self.cgroup.unit().cloned(),
             private_pid: super::namespace(&self.config.spec, Ns::Pid).is_some_and(|path| path.is_none()),
             restored_time: false,
         };
@@ -244,9 +264,9 @@ fn host_trees(spec: &Spec, rootless: Option<Caller>) -> bool {
     rootless.is_none() && (!user || !matches!(mount::clone_tree(None, c"/", false, false), Err(Errno::EPERM)))
 }
 
-pub(super) fn hierarchies(mounts: &[Mount]) -> Result<Vec<cgroup::Hierarchy>> {
+pub(super) fn hierarchies(host: &cgroup::Host, mounts: &[Mount]) -> Result<Vec<cgroup::Hierarchy>> {
     let any = mounts.iter().any(|m| matches!(m.typ().as_deref(), Some("cgroup" | "cgroup2")));
-    if any { cgroup::hierarchies() } else { Ok(Vec::new()) }
+    if any { host.hierarchies() } else { Ok(Vec::new()) }
 }
 
 /// Where procfs and sysfs are mounted outside the rootfs, the last mount first.

@@ -42,7 +42,7 @@ pub fn delete_matching(global: &Global, pattern: &str, force: bool) -> Result<()
 /// Removes what is left of a create that was killed, or of a container whose state is broken.
 fn unfinished(global: &Global, id: &str, broken: Error) -> Result<()> {
     let remove = || {
-        let cgroup = Container::unfinished(&global.root, id)?;
+        let cgroup = Container::unfinished(&global.root, id, global.cgroups, super::user_manager(global))?;
         // While we waited for the lock, a create may have come to its end.
         if Container::load(&global.root, id).is_ok() {
             return delete(global, id, true);
@@ -99,7 +99,7 @@ pub(super) fn destroy(container: &Container) -> Result<()> {
     let cgroup = container.cgroup();
     let mut failures = Vec::new();
     // Without a pid namespace of its own the container's processes outlive its init.
-    if !container.saved.private_pid {
+    if !container.saved.private_pid && !cgroup.paths().is_empty() {
         failures.extend(cgroup.signal(SIGKILL).err());
     }
     failures.extend(cgroup.remove().err());

@@ -1,7 +1,7 @@
 //! `exec`: one more process in a running container.
 
 use super::{ExecOptions, Global};
-use crate::cgroup::{self, Entry};
+use crate::cgroup::{self, Cgroup, Entry};
 use crate::config::{self, Config};
 use crate::console::{self, Process as Foreground};
 use crate::error::{Error, Kind, On, Result, invalid};
@@ -11,9 +11,8 @@ use crate::spawn::{self, Answers, Init, Request};
 use crate::state::{Container, Status};
 use log::{debug, warn};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec, User};
-use orlop_sys::Errno;
-use orlop_sys::process as sys;
 use orlop_sys::signal::Signals;
+use orlop_sys::{Errno, process as sys};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -47,8 +46,7 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
     let signals = if options.detach { None } else { Some(Signals::block().on("signalfd", "")?) };
     let target = container.pidfd()?;
     let cgroup = container.cgroup();
-    let entry =
-        cgroup.enter(&options.cgroup).map_err(|e| if options.cgroup.is_empty() { e } else { e.at("--cgroup") })?;
+    let entry = enter(&container, cgroup.as_ref(), &options.cgroup)?;
     let input = Input {
         id: &options.id,
         rootfs: &container.saved.rootfs,
@@ -91,6 +89,11 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
             debug!("exec cannot enter the container's cgroup ({e}): trying that of its init");
             elsewhere(&container, global, |entry| spawn::spawn(request(entry), &mut answers)).map_err(|_| e)
         }
+        Err(e) if !options.cgroup.is_empty() && e.errno() == Some(Errno::EBUSY) => {
+            let call = "adding pid of the new process to cgroups: clone3 into";
+            let e = Errno::EBUSY.on(call, format!("{:?}", options.cgroup)).at("--cgroup");
+            return Err(e.hint("it has sub-cgroups with controllers of their own: name one of them"));
+        }
         other => other,
     };
     let mut init = init.map_err(hinted)?;
@@ -119,6 +122,17 @@ fn elsewhere(container: &Container, global: &Global, mut spawn: impl FnMut(Entry
     match beside {
         Err(_) if global.rootless.unwrap_or_else(cgroup::unprivileged) => spawn(Entry::default()),
         other => other,
+    }
+}
+
+/// The ways into the cgroups; those of the init if its own was moved out of the container's, which was then removed (v2).
+fn enter(container: &Container, cgroup: &dyn Cgroup, sub: &[String]) -> Result<Entry> {
+    match cgroup.enter(sub) {
+        Err(e) if !sub.is_empty() => Err(e.at("--cgroup")),
+        Err(e) if e.errno() == Some(Errno::ENOENT) && cgroup.paths().keys().all(String::is_empty) => {
+            cgroup::entry_of(container.saved.init_process_pid)
+        }
+        entry => entry,
     }
 }
 

@@ -40,7 +40,7 @@ fn document() -> Result<Value> {
         "linux": {
             "namespaces": namespaces::KINDS,
             "capabilities": sorted(caps::all()),
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": seccomp::ACTIONS,

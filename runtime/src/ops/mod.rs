@@ -21,6 +21,7 @@ pub mod start;
 pub mod state;
 pub mod update;
 
+use crate::cgroup::Driver;
 use crate::console;
 use crate::criu::rpc::{CgroupMode, NetworkLock};
 use crate::diagnose;
@@ -39,8 +40,8 @@ use std::time::Duration;
 pub struct Global {
     /// The directory that holds one directory of state per container: absolute, and never `/`.
     pub root: PathBuf,
-    /// Cgroups are made by systemd; `linux.cgroupsPath` is then `slice:prefix:name`.
-    pub systemd_cgroup: bool,
+    /// Who makes the cgroups of new containers.
+    pub cgroups: Driver,
     /// Whether failures to manage cgroups are accepted, as rootless needs it; `None`: find out.
     pub rootless: Option<bool>,
     /// Debug messages are wanted.
@@ -244,12 +245,13 @@ fn in_user_namespace() -> bool {
         .is_ok_and(|map| map.split_ascii_whitespace().ne(["0", "0", "4294967295"]))
 }
 
-/// systemd as the manager of cgroups is for a later version: refused by name, not ignored.
-fn refuse_systemd(global: &Global) -> Result<()> {
-    if global.systemd_cgroup {
-        return Err(invalid("--systemd-cgroup", "is not supported by this version: use the cgroupfs driver"));
-    }
-    Ok(())
+/// Whether systemd is that of the calling user: without the rights of the host's root, the host's would refuse. Root of a user
+/// namespace may be a user, whose session has an address, or the root of a container with a systemd of its own.
+fn user_manager(global: &Global) -> bool {
+    let session =
+        || ["DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR"].iter().any(|name| std::env::var_os(name).is_some());
+    global.cgroups == Driver::Systemd
+        && global.rootless.unwrap_or_else(|| process::euid() != 0 || (in_user_namespace() && session()))
 }
 
 /// Who calls, unless it is root: of the host, or of the user namespace that we were started in.

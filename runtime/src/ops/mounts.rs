@@ -61,7 +61,7 @@ struct Running<'a> {
 
 impl Running<'_> {
     fn add(&self, list: &[Mount]) -> Result<()> {
-        let hierarchies = super::create::hierarchies(list)?;
+        let hierarchies = super::create::hierarchies(&crate::cgroup::Host::default(), list)?;
         let pid = self.container.saved.init_process_pid;
         let mut plan = plan::plan_add(self.spec, list, &self.input(&hierarchies)?, self.joined(), pid)?;
         // A new procfs is that of the pid namespace of who mounts it; to nothing else does it matter.

@@ -57,7 +57,6 @@ type Running = (Container, OwnedFd, Option<console::Terminal>);
 fn make(global: &Global, options: &RestoreOptions) -> Result<Running> {
     let create = &options.create;
     state::check_id(&create.id)?;
-    super::refuse_systemd(global)?;
     let config = Config::load(&create.bundle.join("config.json"))?;
     config.check()?;
     let terminal = config.process()?.terminal().unwrap_or(false);
@@ -66,7 +65,11 @@ fn make(global: &Global, options: &RestoreOptions) -> Result<Running> {
 
     let rootfs = config::rootfs(&config.spec, &create.bundle)?;
     let linux = config.spec.linux().as_ref();
-    let cgroup = cgroup::plan(linux.and_then(|l| l.cgroups_path().as_deref()), &create.id)?;
+    let host = cgroup::Host::default();
+    let user = super::user_manager(global);
+    let asked =
+        cgroup::Request { driver: global.cgroups, user, id: &create.id, rootless: global.rootless, spec: &config.spec };
+    let cgroup = host.plan(&asked)?;
     let reserved = Reserved::new(&global.root, &create.id)?;
     reserved.keep_config(&config)?;
     let place = place(&config.spec, &create.bundle, &rootfs, &reserved)?;
@@ -108,6 +111,8 @@ fn make(global: &Global, options: &RestoreOptions) -> Result<Running> {
         proc: proc.as_fd(),
         class: class.as_ref(),
         devices: None,
+        subgroup: "",
+        owner: None,
         saved: None,
         master: None,
     };
@@ -172,7 +177,7 @@ fn mounts(
 ) -> Result<()> {
     let name = c_string(rootfs.as_os_str().as_bytes(), "root.path")?;
     let root = file::open(&name, file::O_PATH | file::O_DIRECTORY, 0).on("open", rootfs.display())?;
-    let hierarchies = hierarchies(spec.mounts().as_deref().unwrap_or_default())?;
+    let hierarchies = hierarchies(&cgroup::Host::default(), spec.mounts().as_deref().unwrap_or_default())?;
     let state = &reserved.dir;
     let root = root.as_fd();
     external::Container { spec, bundle, rootfs, state, cgroups, hierarchies: &hierarchies, root }.restore(m)

@@ -111,6 +111,22 @@ pub fn fork(child: impl FnOnce() -> u8) -> Result<Child> {
     Ok(Child { pid, pidfd: pidfd_open(pid)? })
 }
 
+/// A child that does nothing until it is killed, or until its parent ends.
+pub fn clone_sleeper() -> Result<Child> {
+    // SAFETY: cannot fail, no pointers.
+    let parent = unsafe { libc::getpid() };
+    clone3(0, None, || {
+        // SAFETY: no pointers; the parent may have ended before the first call took effect.
+        if prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_ulong, 0).is_ok() && unsafe { libc::getppid() } == parent {
+            loop {
+                // SAFETY: no pointers. Every signal but SIGKILL is blocked.
+                unsafe { libc::pause() };
+            }
+        }
+        1
+    })
+}
+
 /// Keeps a panic in the child from unwinding into code that belongs to the parent.
 struct ExitGuard;
 

@@ -15,6 +15,31 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
 
+/// A stream socket (close-on-exec, not blocking) connected to the AF_UNIX address: a path, or after a NUL byte an abstract
+/// name. EAGAIN: the listener's queue is full at the moment.
+pub fn connect(address: &[u8]) -> Result<OwnedFd> {
+    // SAFETY: sockaddr_un is plain data for which all zeroes is a valid value.
+    let mut to: libc::sockaddr_un = unsafe { MaybeUninit::zeroed().assume_init() };
+    // A path keeps a NUL at its end.
+    if address.is_empty() || address.len() >= to.sun_path.len() {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    to.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    for (place, byte) in to.sun_path.iter_mut().zip(address) {
+        *place = *byte as libc::c_char;
+    }
+    // The NUL is part of neither form's length.
+    let length = std::mem::offset_of!(libc::sockaddr_un, sun_path) + address.len();
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no pointers.
+    let fd = Errno::result(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })?;
+    // SAFETY: the kernel has just made the fd.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: `to` is a live address of which `length` bytes are meant.
+    Errno::result(unsafe { libc::connect(fd.as_raw_fd(), (&raw const to).cast(), length as libc::socklen_t) })?;
+    Ok(fd)
+}
+
 /// A control buffer with room and alignment for exactly one fd.
 #[repr(C)]
 union Control {

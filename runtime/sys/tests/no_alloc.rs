@@ -97,7 +97,8 @@ fn main() -> ExitCode {
     let b = Bundle::new();
     // What the bundle was made with ran in no other process of ours.
     assert_eq!(counted(), 0);
-    let global = Global { root: b.root(), systemd_cgroup: false, rootless: Some(false), debug: false };
+    let global =
+        Global { root: b.root(), cgroups: orlop::cgroup::Driver::Cgroupfs, rootless: Some(false), debug: false };
     let options = CreateOptions {
         id: ID.to_string(),
         bundle: b.path(""),

@@ -47,7 +47,7 @@ impl Drop for Scratch {
         for child in &mut self.children {
             let _ = child.kill();
         }
-        if let Ok(cgroup) = orlop::cgroup::plan(Some(&self.path), "unused") {
+        if let Ok(cgroup) = orlop::cgroup::Host::default().files(Some(&self.path), "unused") {
             let _ = cgroup.freeze(false);
             for child in &mut self.children {
                 let _ = child.wait();
