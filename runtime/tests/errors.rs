@@ -7,7 +7,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use orlop::cgroup::{Paths, v1, v2};
 use orlop::config::Config;
 use orlop::error::Error;
-use orlop::plan::{Caller, Input, Plan, Step, plan, plan_exec};
+use orlop::plan::{Caller, Input, Plan, Step, plan, plan_add, plan_exec, plan_remove};
 use orlop::sync::{Frame, Part, Tag};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -178,12 +178,15 @@ fn plans() -> Vec<Plan> {
     let mut of_a_user = all.clone();
     of_a_user["linux"].as_object_mut().unwrap().remove("netDevices");
     let process = spec(&all).process().clone().unwrap();
+    let mounts = spec(&all).mounts().clone().unwrap();
     vec![
         plan(&spec(&all), &input(false)).unwrap(),
         plan(&spec(&on_the_host), &input(true)).unwrap(),
         plan(&spec(&without_mounts), &input(false)).unwrap(),
         plan_exec(&spec(&all), &process, &input(false), 1).unwrap(),
         plan(&spec(&of_a_user), &Input { rootless: Some(Caller { uid: 7, gid: 7 }), ..input(false) }).unwrap(),
+        plan_add(&spec(&all), &mounts, &input(false), 0, 1).unwrap(),
+        plan_remove(&spec(&all), &mounts, &input(false), 0).unwrap(),
     ]
 }
 
