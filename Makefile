@@ -1,7 +1,7 @@
 # `make demo` on a fresh Debian 12 or 13 does everything; `make help` lists the rest.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint check-arm bench install uninstall clean
+.PHONY: help setup build demo test conformance results lint check-arm bench install uninstall clean
 
 PREFIX ?= /usr/local
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
@@ -9,9 +9,10 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
 TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 # ORLOP=/path/to/runtime makes demo, test and bench use another one.
 ORLOP ?= $(CURDIR)/out/orlop
+SUDO = $(if $(filter-out 0,$(shell id -u)),sudo -E)
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what all the rest needs, where it is missing (apt, rustup; asks sudo for root)
 	@integration/setup.sh build lint demo test
@@ -30,6 +31,19 @@ demo: build ## run an OCI bundle and Docker containers on this machine, and clea
 test: build ## unit, conformance and Docker tests, against out/orlop
 	@integration/setup.sh test
 	@ORLOP=$(ORLOP) integration/suites.sh
+
+# RUNTIME=/path/to/another, FILTER=name, FORMAT=tap|json|markdown
+conformance: build ## the conformance checks alone, against out/orlop or RUNTIME=
+	@integration/setup.sh conformance
+	cargo build -q --locked -p orlop-conformance
+	$(SUDO) $(TARGET_DIR)/debug/conformance --runtime $(or $(RUNTIME),$(ORLOP)) $(if $(FILTER),--filter $(FILTER)) $(if $(FORMAT),--format $(FORMAT))
+
+RUNC ?= runc
+CRUN ?= crun
+results: build ## conformance/RESULTS.md: orlop, RUNC= and CRUN= side by side
+	@integration/setup.sh conformance
+	cargo build -q --locked -p orlop-conformance
+	@conformance/results.sh $(TARGET_DIR)/debug/conformance $(ORLOP) $(RUNC) $(CRUN)
 
 lint: ## formatting, clippy, shellcheck, the rules of the tree, aarch64
 	@integration/setup.sh build lint

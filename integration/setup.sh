@@ -2,7 +2,7 @@
 # Makes a Debian 12 or 13 machine ready: packages that are missing, a Rust toolchain, the static target.
 # Changes nothing where everything is there already, and then needs neither root nor the network.
 #
-#   integration/setup.sh [build] [lint] [demo] [test] [bench]   install what these need (default: all but bench)
+#   integration/setup.sh [build] [lint] [demo] [test] [conformance] [bench]   install what these need (default: the first four)
 #   integration/setup.sh target                                 print the target that a static binary is built for
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -41,6 +41,10 @@ test        runc                                      runc
 test        strace                                    strace
 test        ps                                        procps
 test        ip                                        iproute2
+conformance busybox                                   busybox-static
+conformance script                                    bsdutils
+conformance runc                                      runc
+conformance crun                                      crun
 bench       hyperfine                                 hyperfine
 bench       busybox                                   busybox-static
 bench       jq                                        jq

@@ -39,7 +39,16 @@ pub const NEEDS: &[Need] = &[
             "rootless::range_that_is_not_ours_is_refused",
         ],
     },
-    Need { what: "cgroup v2 alone", present: v2, checks: &["mounts::cgroup_mount_shows_the_path_of_proc"] },
+    Need {
+        what: "cgroup v2 alone",
+        present: v2,
+        checks: &[
+            "mounts::cgroup_mount_shows_the_path_of_proc",
+            "cgroups::unified_writes_unknown_files",
+            "cgroups::unified_of_an_absent_controller_is_refused",
+        ],
+    },
+    Need { what: "cgroup v1", present: || !v2(), checks: &["cgroups::unified_without_v2_is_refused"] },
     Need {
         // A runtime that takes the option away has done so before the first check.
         what: "cgroup v2 mounted with nsdelegate",

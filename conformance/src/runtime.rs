@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::bundle;
 use crate::check::{Failure, Outcome};
+use crate::expected;
 use crate::socket::readable;
 
 /// How long one call of the runtime may take.
@@ -33,6 +34,10 @@ pub struct Host {
     pub name: String,
     /// A copy of it that users other than root can execute.
     pub copy: PathBuf,
+    /// The name and version.
+    pub version: String,
+    /// The runtime whose known failures count, a name of [`crate::expected::EXPECTED`].
+    pub expect: String,
     scratch: TempDir,
     labs: AtomicUsize,
 }
@@ -42,7 +47,11 @@ impl Host {
     pub fn open(runtime: &Path) -> Result<Self, Failure> {
         let version = Command::new(runtime).arg("--version").stdin(Stdio::null()).output()?;
         let text = String::from_utf8_lossy(&version.stdout).into_owned();
-        let name = text.split_whitespace().next().unwrap_or("unnamed").to_owned();
+        let mut words = text.lines().next().unwrap_or_default().split_whitespace().filter(|word| *word != "version");
+        let name = words.next().unwrap_or("unnamed").to_owned();
+        let version = words.next().unwrap_or_default();
+        let expect = expected::edition(&name, version);
+        let version = format!("{name} {version}");
         let scratch = tempfile::Builder::new().prefix("oci").tempdir()?;
         // A container in a user namespace must reach its root file system.
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o711))?;
@@ -51,7 +60,7 @@ impl Host {
         let copy = scratch.path().join(runtime.file_name().unwrap_or_default());
         fs::copy(runtime, &copy)?;
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
-        Ok(Self { runtime: runtime.to_owned(), name, copy, scratch, labs: AtomicUsize::new(0) })
+        Ok(Self { runtime: runtime.to_owned(), name, copy, version, expect, scratch, labs: AtomicUsize::new(0) })
     }
 
     /// A laboratory with a fresh bundle and a fresh `--root`.
@@ -415,7 +424,23 @@ impl Lab {
         ensure!(cgroups.is_empty(), "{after} leaves the cgroups {cgroups:?}");
         let mounts = self.mounts();
         ensure!(mounts.is_empty(), "{after} leaves the mounts {mounts:?}");
+        // A killed process is seen until it is reaped.
+        let processes = || self.processes();
+        let gone = wait_within(Duration::from_secs(1), || processes().is_empty());
+        ensure!(gone, "{after} leaves the processes {:?}", processes());
         Ok(())
+    }
+
+    /// What runs with one of this laboratory's files as a standard stream: all that a call of the runtime has started.
+    fn processes(&self) -> Vec<String> {
+        let ours = |pid: &Path| {
+            let stream = |number: &str| fs::read_link(pid.join("fd").join(number));
+            ["0", "1", "2"].into_iter().flat_map(stream).any(|file| file.starts_with(&self.dir))
+        };
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+        let name =
+            |pid: PathBuf| format!("{} {}", pid.display(), fs::read_to_string(pid.join("comm")).unwrap_or_default());
+        entries.filter(|pid| ours(pid)).map(name).collect()
     }
 
     /// The container's cgroup in one v1 hierarchy, if it has one.
@@ -493,6 +518,17 @@ fn find_named(directory: &Path, name: &str, depth: usize, found: &mut Vec<PathBu
             find_named(&entry.path(), name, depth - 1, found);
         }
     }
+}
+
+fn wait_within(limit: Duration, condition: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    while !condition() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
 }
 
 /// Waits until `condition` holds, or fails with `otherwise`.

@@ -146,6 +146,7 @@ const CHECKS: &[Check] = &[
     rlimits,
     names,
     hooks,
+    annotations,
     other_platforms,
     annotations,
     kernel_memory,
@@ -396,11 +397,36 @@ fn is_own(kind: Ns, path: &Path) -> bool {
     id(path).is_some_and(|theirs| id(&Path::new("/proc/self/ns").join(name)) == Some(theirs))
 }
 
+fn annotations(spec: &Spec) -> Result<()> {
+    match spec.annotations() {
+        Some(given) if given.contains_key("") => Err(invalid("annotations", "a key is empty")),
+        _ => Ok(()),
+    }
+}
+
 fn seccomp(spec: &Spec) -> Result<()> {
     let Some(profile) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) else { return Ok(()) };
+    // An errno that no one would ever see is a mistake in the profile (config-linux.md, "Seccomp").
+    let errnos = |a| matches!(a, LinuxSeccompAction::ScmpActErrno | LinuxSeccompAction::ScmpActTrace);
+    let no_errno = |field: String, action| invalid(field, format!("the action {action} has no errno"));
+    if profile.default_errno_ret().is_some() && !errnos(profile.default_action()) {
+        return Err(no_errno("linux.seccomp.defaultErrnoRet".into(), profile.default_action()));
+    }
+    for (i, rule) in profile.syscalls().iter().flatten().enumerate() {
+        let field = |name: &str| format!("linux.seccomp.syscalls[{i}].{name}");
+        if rule.names().is_empty() {
+            return Err(invalid(field("names"), "must name a system call"));
+        }
+        if rule.errno_ret().is_some() && !errnos(rule.action()) {
+            return Err(no_errno(field("errnoRet"), rule.action()));
+        }
+    }
     let notifies = |a| matches!(a, LinuxSeccompAction::ScmpActNotify);
     let uses = profile.syscalls().iter().flatten().any(|s| notifies(s.action()));
     let listener = profile.listener_path().as_deref().filter(|p| !p.as_os_str().is_empty());
+    if listener.is_none() && profile.listener_metadata().as_ref().is_some_and(|data| !data.is_empty()) {
+        return Err(invalid("linux.seccomp.listenerMetadata", "must not be set without listenerPath"));
+    }
     if uses && listener.is_none() {
         return Err(invalid("linux.seccomp.listenerPath", "must be set, because a rule's action is SCMP_ACT_NOTIFY"));
     }

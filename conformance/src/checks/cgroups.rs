@@ -128,6 +128,10 @@ pub(super) fn checks() -> Vec<Check> {
         path_relative "config-linux.md#cgroups-path",
         path_absent "config-linux.md#cgroups-path",
         path_climbing_stays_inside "config-linux.md#cgroups-path",
+        path_given_twice_is_one_place "config-linux.md#cgroups-path",
+        unified_without_v2_is_refused "config-linux.md#unified",
+        unified_writes_unknown_files "config-linux.md#unified",
+        unified_of_an_absent_controller_is_refused "config-linux.md#unified",
         path_is_removed_by_delete "config-linux.md#cgroups-path",
         pids_limit_holds "config-linux.md#pids",
         memory_limit_holds "config-linux.md#memory",
@@ -334,5 +338,43 @@ fn update_by_resources(lab: &mut Lab) -> Outcome {
     let call = lab.call(&["update", "--resources", "-", &lab.id]);
     call.stdin("{\"pids\": {\"limit\": 45}}").go()?.ok("update")?;
     same!(value(lab, pids_controller(), "pids.max")?, "45", "pids.max");
+    Ok(())
+}
+
+fn path_given_twice_is_one_place(lab: &mut Lab) -> Outcome {
+    for path in [format!("/{}-absolute", lab.id), format!("{}-relative", lab.id)] {
+        lab.set("/linux/cgroupsPath", path.clone());
+        let place = |lab: &mut Lab| -> Result<String, crate::check::Failure> {
+            lab.args(&["sleep", "100"]).create()?;
+            let text = fs::read_to_string(format!("/proc/{}/cgroup", lab.pid()?))?;
+            lab.verb("delete", &["--force"]).go()?.ok("delete")?;
+            Ok(text)
+        };
+        let first = place(lab)?;
+        ensure!(first.contains(path.trim_start_matches('/')), "{path} is not in {first}");
+        same!(place(lab)?, first, "cgroups of the second container");
+    }
+    Ok(())
+}
+
+fn unified_without_v2_is_refused(lab: &mut Lab) -> Outcome {
+    lab.refused(|lab| {
+        lab.set("/linux/resources/unified", json!({ "memory.high": "1073741824" }));
+    })?;
+    Ok(())
+}
+
+fn unified_writes_unknown_files(lab: &mut Lab) -> Outcome {
+    lab.set("/linux/resources/unified", json!({ "cgroup.max.descendants": "7" }));
+    lab.args(&["sleep", "100"]).create()?;
+    let read = |path: &std::path::PathBuf| fs::read_to_string(path.join("cgroup.max.descendants")).unwrap_or_default();
+    ensure!(lab.cgroups().iter().any(|path| read(path) == "7\n"), "cgroup.max.descendants is not 7");
+    Ok(())
+}
+
+fn unified_of_an_absent_controller_is_refused(lab: &mut Lab) -> Outcome {
+    lab.refused(|lab| {
+        lab.set("/linux/resources/unified", json!({ "nosuch.max": "1" }));
+    })?;
     Ok(())
 }

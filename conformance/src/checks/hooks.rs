@@ -1,6 +1,7 @@
 //! Hooks: when each kind runs, where, and with what.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -32,6 +33,12 @@ pub(super) fn checks() -> Vec<Check> {
         create_container_path_is_on_the_host "config.md#createcontainer-hooks",
         start_container_path_is_in_the_container "config.md#startcontainer-hooks",
         create_runtime_sees_the_namespaces_made "config.md#createruntime-hooks",
+        create_container_runs_before_pivot_root "config.md#createcontainer-hooks",
+        poststart_ends_before_start_returns "config.md#poststart",
+        poststart_sees_the_program_running "config.md#poststart",
+        failing_poststart_is_an_error_and_stops_the_container "runtime.md#lifecycle",
+        failing_start_container_is_an_error_of_start "runtime.md#lifecycle",
+        failing_poststop_is_told "runtime.md#lifecycle",
     );
     for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
         checks.push(Check::new(
@@ -49,6 +56,42 @@ pub(super) fn checks() -> Vec<Check> {
                     hook(lab, kind, "exit 3").expect("the script is written");
                 })?;
                 ensure!(reason.contains("hook"), "the reason does not speak of a hook: {reason}");
+                Ok(())
+            },
+        ));
+    }
+    for kind in AT_CREATE {
+        checks.push(Check::new(
+            format!("hooks::failing_{kind}_is_followed_by_poststop"),
+            "runtime.md#lifecycle",
+            move |lab: &mut Lab| {
+                hook(lab, kind, "exit 3")?;
+                hook(lab, "poststop", "touch $LOG/ran")?;
+                lab.args(&["true"]).write()?;
+                ensure!(lab.verb("create", &[]).go()?.code != 0, "create succeeds with a hook that fails");
+                log(lab, "ran").map(|_| ())
+            },
+        ));
+    }
+    for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+        checks.push(Check::new(
+            format!("hooks::path_of_{kind}_is_on_the_host"),
+            "config.md#posix-platform-hooks",
+            move |lab: &mut Lab| {
+                let script = lab.script("only-here", "#!/bin/sh\ncat >/dev/null\necho > ${0%/*}/seen\n")?;
+                lab.set(&format!("/hooks/{kind}/-"), json!({ "path": script.to_string_lossy() }));
+                lab.args(&["true"]).run()?.ok("run")?;
+                ensure!(lab.dir.join("seen").exists(), "the hook did not run");
+                Ok(())
+            },
+        ));
+        checks.push(Check::new(
+            format!("hooks::path_of_{kind}_must_be_absolute"),
+            "config.md#posix-platform-hooks",
+            move |lab: &mut Lab| {
+                lab.refused(|lab| {
+                    lab.set(&format!("/hooks/{kind}/-"), json!({ "path": "bin/true" }));
+                })?;
                 Ok(())
             },
         ));
@@ -303,4 +346,56 @@ fn state_on_stdin(lab: &mut Lab, kind: &str) -> Outcome {
     ensure!(status.iter().any(|one| state["status"] == *one), "status: {}, want {status:?}", state["status"]);
     ensure!(pids.contains(&state["pid"].as_i64().unwrap_or(0)), "pid: {}, want one of {pids:?}", state["pid"]);
     Ok(())
+}
+
+fn create_container_runs_before_pivot_root(lab: &mut Lab) -> Outcome {
+    // The root file system is mounted at its place in the bundle, with the mounts of the container on it.
+    hook(lab, "createContainer", "cut -d' ' -f5 /proc/self/mountinfo > $LOG/mounts")?;
+    lab.args(&["true"]).run()?.ok("run")?;
+    let proc = lab.rootfs().join("proc");
+    let mounts = log(lab, "mounts")?;
+    ensure!(mounts.lines().any(|point| Path::new(point) == proc), "{} is not among {mounts}", proc.display());
+    Ok(())
+}
+
+fn poststart_ends_before_start_returns(lab: &mut Lab) -> Outcome {
+    hook(lab, "poststart", "sleep 0.5; touch $LOG/ran")?;
+    lab.args(&["sleep", "100"]).create()?;
+    lab.start()?;
+    log(lab, "ran").map(|_| ())
+}
+
+/// "After the user-specified process is executed": the process is no longer the runtime's own.
+fn poststart_sees_the_program_running(lab: &mut Lab) -> Outcome {
+    let script = "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); tr '\\0' ' ' < /proc/$pid/cmdline > $LOG/seen";
+    hook(lab, "poststart", script)?;
+    lab.args(&["sleep", "77"]).create()?;
+    lab.start()?;
+    same!(log(lab, "seen")?, "sleep 77 ", "command line of the process");
+    Ok(())
+}
+
+fn failing_poststart_is_an_error_and_stops_the_container(lab: &mut Lab) -> Outcome {
+    hook(lab, "poststart", "exit 1")?;
+    lab.args(&["sleep", "100"]).create()?;
+    let pid = lab.pid()?;
+    let out = lab.verb("start", &[]).go()?;
+    ensure!(out.code != 0, "start succeeds with a poststart hook that fails");
+    crate::runtime::wait_until("the process lives", || Ok(!fs::exists(format!("/proc/{pid}/ns/mnt"))?))
+}
+
+fn failing_start_container_is_an_error_of_start(lab: &mut Lab) -> Outcome {
+    lab.set("/hooks/startContainer/-", json!({ "path": "/bin/false" })).args(&["sleep", "100"]).create()?;
+    let out = lab.verb("start", &[]).go()?;
+    ensure!(out.code != 0, "start succeeds with a startContainer hook that fails");
+    Ok(())
+}
+
+fn failing_poststop_is_told(lab: &mut Lab) -> Outcome {
+    hook(lab, "poststop", "exit 7")?;
+    lab.up("true")?;
+    lab.wait_for("stopped")?;
+    let out = lab.verb("delete", &[]).go()?;
+    ensure!(out.stderr.contains("hook"), "nobody is told of the failed hook: {:?}", out.stderr);
+    lab.nothing_left("delete with a failing poststop hook")
 }

@@ -29,6 +29,10 @@ pub(super) fn checks() -> Vec<Check> {
         start_of_running_fails_and_has_no_effect "runtime.md#start",
         start_of_stopped_fails "runtime.md#start",
         start_fails_when_the_program_is_missing "runtime.md#start",
+        start_without_process_fails "runtime.md#start",
+        create_applies_all_but_process "runtime.md#create",
+        every_operation_needs_an_id "runtime.md#operations",
+        kill_of_stopped_has_no_effect "runtime.md#kill",
         kill_of_created_stops_it "runtime.md#kill",
         kill_of_running_delivers_the_signal "runtime.md#kill",
         kill_of_stopped_fails "runtime.md#kill",
@@ -376,4 +380,58 @@ fn a_killed_init_is_stopped(lab: &mut Lab) -> Outcome {
         rustix::process::Pid::from_raw(i32::try_from(lab.pid()?)?).ok_or(crate::check::Failure("pid 0".into()))?;
     rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
     lab.wait_for("stopped")
+}
+
+/// create may take such a configuration; start may not.
+fn start_without_process_fails(lab: &mut Lab) -> Outcome {
+    lab.args(&["true"]).run()?.ok("run with a process")?;
+    lab.remove("/process").write()?;
+    let create = lab.verb("create", &[]).go()?;
+    if create.code != 0 {
+        ensure!(create.stderr.contains("process"), "the reason does not speak of the process: {}", create.stderr);
+        return lab.nothing_left("a refused create");
+    }
+    let start = lab.verb("start", &[]).go()?;
+    ensure!(start.code != 0, "start succeeds without a process");
+    ensure!(start.stderr.contains("process"), "the reason does not speak of the process: {}", start.stderr);
+    Ok(())
+}
+
+fn create_applies_all_but_process(lab: &mut Lab) -> Outcome {
+    lab.set("/hostname", "applied").set("/process/rlimits", serde_json::json!([]));
+    lab.set("/linux/sysctl", serde_json::json!({ "net.ipv4.ip_forward": "1" }));
+    lab.set("/linux/resources/pids", serde_json::json!({ "limit": 77 }));
+    lab.mount("/there", "tmpfs", "tmpfs", &["size=64k"]).args(&["sleep", "100"]).create()?;
+    let pid = lab.pid()?;
+    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
+    ensure!(mounts.lines().any(|line| line.split(' ').nth(4) == Some("/there")), "no mount at /there: {mounts}");
+    let limits = lab.cgroups().into_iter().filter_map(|path| fs::read_to_string(path.join("pids.max")).ok());
+    same!(limits.collect::<Vec<String>>(), ["77\n"], "pids.max");
+    let seen = std::process::Command::new("nsenter")
+        .args(["--target", &pid.to_string(), "--uts", "--net", "sh", "-c"])
+        .arg("hostname; cat /proc/sys/net/ipv4/ip_forward")
+        .output()?;
+    same!(String::from_utf8_lossy(&seen.stdout), "applied\n1\n", "host name and sysctl of a created container");
+    ensure!(lab.output().is_empty(), "the process ran");
+    Ok(())
+}
+
+fn every_operation_needs_an_id(lab: &mut Lab) -> Outcome {
+    lab.args(&["sleep", "100"]).create()?;
+    for verb in ["state", "create", "start", "kill", "delete"] {
+        let out = lab.call(&[verb]).go()?;
+        ensure!(out.code != 0, "{verb} succeeds without an id");
+        ensure!(!out.stderr.trim().is_empty(), "{verb} fails without a word");
+    }
+    same!(lab.status()?, "created", "status of the only container");
+    Ok(())
+}
+
+fn kill_of_stopped_has_no_effect(lab: &mut Lab) -> Outcome {
+    lab.up("exit 3")?;
+    lab.wait_for("stopped")?;
+    let before = lab.state()?;
+    ensure!(lab.verb("kill", &[]).go()?.code != 0, "kill of a stopped container succeeds");
+    same!(lab.state()?, before, "state");
+    Ok(())
 }

@@ -19,6 +19,7 @@ mod network_devices;
 mod process;
 mod rootless;
 mod seccomp;
+mod values;
 
 /// Every check of every area.
 pub fn all() -> Vec<Check> {
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Check> {
         cgroups::checks(),
         rootless::checks(),
         seccomp::checks(),
+        values::checks(),
         errors::checks(),
         events::checks(),
         flags::checks(),

@@ -44,6 +44,7 @@ pub(super) fn checks() -> Vec<Check> {
         capabilities_of_another_user_need_ambient "config.md#linux-process",
         capabilities_without_ambient_are_lost_by_another_user "config.md#linux-process",
         capabilities_unknown_are_ignored "config.md#linux-process",
+        capabilities_unknown_are_told "config.md#linux-process",
         rlimits "config.md#posix-process",
         rlimits_of_unknown_type_are_refused "config.md#posix-process",
         rlimits_given_twice_are_refused "config.md#posix-process",
@@ -385,6 +386,13 @@ fn capabilities_unknown_are_ignored(lab: &mut Lab) -> Outcome {
     }
     lab.set("/process/capabilities/ambient", json!([]));
     has_capabilities(lab, [("CapInh:", 0), ("CapPrm:", BASE), ("CapEff:", BASE), ("CapBnd:", BASE), ("CapAmb:", 0)])
+}
+
+fn capabilities_unknown_are_told(lab: &mut Lab) -> Outcome {
+    lab.set("/process/capabilities/bounding/-", "CAP_NO_SUCH_THING").args(&["true"]).write()?;
+    let out = lab.verb("run", &[]).go()?.ok("run")?;
+    ensure!(out.stderr.contains("CAP_NO_SUCH_THING"), "nobody is told: {:?}", out.stderr);
+    Ok(())
 }
 
 fn rlimits(lab: &mut Lab) -> Outcome {
