@@ -30,7 +30,7 @@ results=$(dirname "$0")/RESULTS.md
     cat <<EOF
 # Conformance: results
 
-Written by \`make results\`; the checks and what they mean: [README.md](README.md). Linux $(uname -r), cgroups $cgroups.
+Written by \`make results\`; the checks and what they mean: [README.md](README.md). Linux $(uname -r | cut -d- -f1), cgroups $cgroups.
 A section is a heading of the [runtime specification 1.3](https://github.com/opencontainers/runtime-spec/tree/v1.3.0), or the part of runc's
 command line that callers rely on. "no": the check fails, and the last tables say what the runtime does instead; against a section of the
 specification that is a bug of the runtime, against runc's command line a difference from it. "–": not run, for this host lacks what it needs, or

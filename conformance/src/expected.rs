@@ -70,6 +70,8 @@ pub const EXPECTED: &[Expected] = &[
     row("runc", "process::scheduler_of_unknown_policy_is_refused", "ignores process.scheduler"),
     row("runc", "process::io_priority_of_unknown_class_is_refused", "ignores process.ioPriority"),
     row("runc", "process::domainname", "ignores domainname"),
+    row("runc-1.5", "values::hook_timeout_of_zero_is_refused", "sometimes accepts it: the hook and its time limit race"),
+    row("crun-1.27", "hooks::poststart_sees_the_program_running", "sometimes runs poststart before the program is executed"),
     row("crun-1.27", "process::a_program_that_is_not_executable_is_refused", "other words than runc's"),
     row("runc crun", "memory_policy::*", "ignores linux.memoryPolicy, which is newer"),
     row("runc crun", "network_devices::*", "ignores linux.netDevices, which is newer"),
