@@ -146,7 +146,6 @@ const CHECKS: &[Check] = &[
     rlimits,
     names,
     hooks,
-    annotations,
     other_platforms,
     annotations,
     kernel_memory,
@@ -395,13 +394,6 @@ fn is_own(kind: Ns, path: &Path) -> bool {
     };
     let id = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
     id(path).is_some_and(|theirs| id(&Path::new("/proc/self/ns").join(name)) == Some(theirs))
-}
-
-fn annotations(spec: &Spec) -> Result<()> {
-    match spec.annotations() {
-        Some(given) if given.contains_key("") => Err(invalid("annotations", "a key is empty")),
-        _ => Ok(()),
-    }
 }
 
 fn seccomp(spec: &Spec) -> Result<()> {
