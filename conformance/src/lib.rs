@@ -7,6 +7,7 @@ pub mod apparmor;
 pub mod bundle;
 pub mod checks;
 pub mod command;
+pub mod criu;
 pub mod expected;
 pub mod isolate;
 pub mod judge;

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::criu;
+
 /// A property of the host, and the checks that need it.
 pub struct Need {
     /// Completes "this host has no ...".
@@ -54,6 +56,19 @@ pub const NEEDS: &[Need] = &[
         what: "cgroup v2 mounted with nsdelegate",
         present: || v2() && v2_options().split(',').any(|one| one == "nsdelegate"),
         checks: &["mounts::cgroup_mount_leaves_the_hosts_options"],
+    },
+    Need {
+        what: "CRIU that works on its kernel",
+        present: criu::works,
+        checks: &[
+            "checkpoint::restore_goes_on_where_it_was",
+            "checkpoint::checkpoint_deletes_the_container",
+            "checkpoint::leave_running_leaves_it_running",
+            "checkpoint::restored_container_takes_every_verb",
+            "checkpoint::restore_twice_from_one_checkpoint",
+            "checkpoint::restore_brings_bind_mounts_and_masks_back",
+            "checkpoint::restored_network_has_a_loopback",
+        ],
     },
     Need {
         what: "AppArmor",

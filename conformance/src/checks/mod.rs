@@ -3,6 +3,7 @@
 use crate::check::Check;
 
 mod cgroups;
+mod checkpoint;
 mod cli;
 mod errors;
 mod events;
@@ -43,6 +44,7 @@ pub fn all() -> Vec<Check> {
         errors::checks(),
         events::checks(),
         flags::checks(),
+        checkpoint::checks(),
     ];
     areas.into_iter().flatten().collect()
 }
