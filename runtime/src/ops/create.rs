@@ -129,7 +129,19 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
         rootless: rootless.is_some(),
         lock: Some(reserved.lock()),
     };
-    let init = spawn::spawn(request, &mut answers).map_err(|e| cgroup.explain(e))?;
+    let init = match spawn::spawn(request, &mut answers) {
+        Ok(init) => init,
+        Err(e) => {
+            let e = cgroup.explain(e);
+            drop(answers);
+            drop(cgroup);
+            if e.kind() == Kind::Hook {
+                // The lifecycle goes on behind the container's end (runtime.md, "Lifecycle", steps 12 and 13).
+                hooks::run_all(&config.spec, "poststop", &options.id, &options.bundle, "stopped", 0);
+            }
+            return Err(e);
+        }
+    };
     let (saved, master, devices) = (answers.saved, answers.master, answers.devices);
     let saved = saved.ok_or_else(|| Error::new(Kind::Init, "the container's init left out its hooks"))?;
     Ok(Made { plan, saved, init, master, devices, class, cgroup, reserved })

@@ -66,7 +66,7 @@ impl Running<'_> {
         let mut plan = plan::plan_add(self.spec, list, &self.input(&hierarchies)?, self.joined(), pid)?;
         // A new procfs is that of the pid namespace of who mounts it; to nothing else does it matter.
         if list.iter().any(|m| m.typ().as_deref() == Some("proc")) && super::namespace(self.spec, Ns::Pid).is_some() {
-            plan.before_clone.push((0, sys::CLONE_NEWPID));
+            plan.before_clone.push((plan::TARGET, sys::CLONE_NEWPID));
         }
         plan.warnings.iter().for_each(|w| warn!("{w}"));
         let before: HashSet<i32> = self.there()?.into_iter().map(|m| m.mnt_id).collect();
