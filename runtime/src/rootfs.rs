@@ -276,7 +276,11 @@ impl<'a> Rootfs<'a> {
                 if (there.mode & file::S_IFMT, there.rdev) != (d.mode & file::S_IFMT, d.device) {
                     return Err(Fault(Part::Mismatch, Errno::EEXIST as i32));
                 }
-                file::chmodat(dir, name, d.mode & 0o7777)?;
+                match file::chmodat(dir, name, d.mode & 0o7777) {
+                    // The host's own node, which a mount of config.json has bound: it stays as it is, as one that we bind.
+                    Err(Errno::EPERM) => return Ok(()),
+                    other => other?,
+                }
             }
             other => other?,
         }

@@ -103,7 +103,11 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
             }
         })
     };
-    at_birth.back()?;
+    match at_birth.back() {
+        // The pid namespace that we came from belongs to a user namespace above ours. For exec no child of ours follows this one.
+        Err(e) if request.target.is_some() && e.errno() == Some(Errno::EPERM) => {}
+        other => other?,
+    }
     drop(theirs);
     let child = made.map_err(|e| clone_error(plan, e))?;
     let mut init = Init { pid: child.pid, pidfd: child.pidfd, socket: ours, hook_output: output, armed: true };

@@ -164,6 +164,7 @@ fn plans() -> Vec<Plan> {
         notify_dir: None,
         rootless: None,
         host_trees: true,
+        comes_back: true,
     };
     let spec = |config: &Value| serde_json::from_value::<Spec>(config.clone()).unwrap();
     let all = rich();

@@ -32,6 +32,10 @@ pub(super) fn checks() -> Vec<Check> {
         rlimits_are_set "config.md#posix-process",
         user_namespace_by_path "config-linux.md#namespaces",
         in_a_user_namespace_as_its_root "runc: rootless",
+        exec_in_a_user_namespace_as_its_root "runc: rootless",
+        pid_namespace_by_path_in_a_user_namespace "runc: rootless",
+        device_by_a_mount "runc: rootless",
+        ptmx_among_the_devices "runc: rootless",
         ranges_come_from_newuidmap "runc: rootless",
         range_that_is_not_ours_is_refused "runc: rootless",
         delegated_cgroup_is_used "runc: rootless",
@@ -242,6 +246,11 @@ fn rlimits_are_set(lab: &mut Lab) -> Outcome {
 /// A user and a pid namespace that another process of the same user holds: the rights in the second come from being in the first.
 fn user_namespace_by_path(lab: &mut Lab) -> Outcome {
     user(lab)?;
+    held(lab, joined)
+}
+
+/// Does this beside a process of the user's, in a user and a pid namespace of its own, whose pid it is told.
+fn held(lab: &mut Lab, check: impl FnOnce(&mut Lab, &str) -> Outcome) -> Outcome {
     let id = USER.to_string();
     let mut holder = Command::new("setpriv")
         .args([
@@ -259,7 +268,7 @@ fn user_namespace_by_path(lab: &mut Lab) -> Outcome {
         .args(["sh", "-c", "echo ready; exec sleep 60"])
         .stdout(Stdio::piped())
         .spawn()?;
-    let verdict = joined(lab, &mut holder);
+    let verdict = first_child(&mut holder).and_then(|pid| check(lab, &pid));
     let children = format!("/proc/{0}/task/{0}/children", holder.id());
     for child in fs::read_to_string(children).unwrap_or_default().split_whitespace().flat_map(str::parse) {
         if let Some(pid) = rustix::process::Pid::from_raw(child) {
@@ -271,11 +280,14 @@ fn user_namespace_by_path(lab: &mut Lab) -> Outcome {
     verdict
 }
 
-fn joined(lab: &mut Lab, holder: &mut std::process::Child) -> Outcome {
+fn first_child(holder: &mut std::process::Child) -> Result<String, Failure> {
     let stdout = holder.stdout.as_mut().ok_or_else(|| Failure("no pipe".into()))?;
     std::io::Read::read_exact(stdout, &mut [0; 6])?;
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", holder.id()))?;
-    let pid = children.split_whitespace().next().ok_or_else(|| Failure("the holder has no child".into()))?.to_owned();
+    Ok(children.split_whitespace().next().ok_or_else(|| Failure("the holder has no child".into()))?.to_owned())
+}
+
+fn joined(lab: &mut Lab, pid: &str) -> Outcome {
     let path = |link: &str| format!("/proc/{pid}/ns/{link}");
     let want =
         |link: &str| -> Result<String, Failure> { Ok(fs::read_link(path(link))?.to_string_lossy().into_owned()) };
@@ -298,6 +310,60 @@ fn in_a_user_namespace_as_its_root(lab: &mut Lab) -> Outcome {
     let said = lab.run_sh("id -u; cat /proc/self/uid_map; echo x >/dev/null && stat -c %F /dev/null")?;
     let words: Vec<&str> = said.split_whitespace().collect();
     same!(words, ["0", "0", "1000", "1", "character", "special", "file"], "what the container says");
+    Ok(())
+}
+
+/// As `held`, with a runtime that is root of the held user namespace: nothing above it is its own, such as the pid namespace that it is in.
+fn held_root(lab: &mut Lab, check: impl FnOnce(&mut Lab, &str) -> Outcome) -> Outcome {
+    user(lab)?;
+    lab.without_namespace("user").remove("/linux/uidMappings").remove("/linux/gidMappings");
+    held(lab, |lab, pid| {
+        lab.under = ["nsenter", "--user", "--target", pid].map(String::from).to_vec();
+        let verdict = check(lab, pid);
+        // While its user namespace can be entered.
+        lab.verb("delete", &["--force"]).go()?;
+        verdict
+    })
+}
+
+fn exec_in_a_user_namespace_as_its_root(lab: &mut Lab) -> Outcome {
+    held_root(lab, |lab, _| {
+        lab.up_idle()?;
+        let same = "[ $(readlink /proc/self/ns/pid) = $(readlink /proc/1/ns/pid) ] && echo same";
+        same!(lab.exec(&[], &["sh", "-c", same])?.ok("exec")?.stdout.trim(), "same", "the pid namespace of exec");
+        Ok(())
+    })
+}
+
+fn pid_namespace_by_path_in_a_user_namespace(lab: &mut Lab) -> Outcome {
+    held_root(lab, |lab, pid| {
+        let path = format!("/proc/{pid}/ns/pid");
+        let want = fs::read_link(&path)?.to_string_lossy().into_owned();
+        lab.without_namespace("pid").set("/linux/namespaces/-", json!({ "type": "pid", "path": path }));
+        let seen = lab.dir.join("hook");
+        let script = format!("readlink /proc/self/ns/pid >{}", seen.display());
+        lab.set("/hooks/createRuntime", json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]));
+        same!(lab.run_sh("readlink /proc/self/ns/pid")?.trim(), want, "the pid namespace of the container");
+        let own = fs::read_link("/proc/self/ns/pid")?.to_string_lossy().into_owned();
+        same!(fs::read_to_string(seen)?.trim(), own, "the pid namespace of a hook of the host");
+        Ok(())
+    })
+}
+
+/// A device that a mount has brought is the host's: neither made nor changed.
+fn device_by_a_mount(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.under.extend(["unshare", "--user", "--map-root-user"].map(String::from));
+    lab.without_namespace("user").remove("/linux/uidMappings").remove("/linux/gidMappings");
+    lab.mount("/dev/null", "bind", "/dev/null", &["bind"]);
+    same!(lab.run_sh("echo x >/dev/null && stat -c %F /dev/null")?.trim(), "character special file", "/dev/null");
+    Ok(())
+}
+
+fn ptmx_among_the_devices(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.set("/linux/devices", json!([{ "path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2 }]));
+    same!(lab.run_sh("readlink /dev/ptmx; stat -L -c %t:%T /dev/ptmx")?.trim(), "pts/ptmx\n5:2", "/dev/ptmx");
     Ok(())
 }
 

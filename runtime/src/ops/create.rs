@@ -95,6 +95,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
             notify_dir: notify_dir.as_deref(),
             rootless,
             host_trees: host_trees(&config.spec, rootless),
+            comes_back: comes_back(&config.spec),
         },
     )?;
     plan.warnings.iter().for_each(|w| warn!("{w}"));
@@ -274,6 +275,13 @@ impl Drop for CgroupGuard {
 fn host_trees(spec: &Spec, rootless: Option<Caller>) -> bool {
     let user = super::namespace(spec, Ns::User).is_some();
     rootless.is_none() && (!user || !matches!(mount::clone_tree(None, c"/", false, false), Err(Errno::EPERM)))
+}
+
+/// Whether the pid namespace that we are in is one of our user namespace: else setns(2) takes us out of it, and never back. That is asked
+/// only where one is joined.
+fn comes_back(spec: &Spec) -> bool {
+    let stays = || file::open(c"/proc/self/ns/pid", file::O_RDONLY, 0).and_then(|own| process::setns(own.as_fd(), 0));
+    !matches!(super::namespace(spec, Ns::Pid), Some(Some(_))) || !matches!(stays(), Err(Errno::EPERM))
 }
 
 pub(super) fn hierarchies(host: &cgroup::Host, mounts: &[Mount]) -> Result<Vec<cgroup::Hierarchy>> {

@@ -63,6 +63,7 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
         notify_dir: None,
         rootless: super::caller(),
         host_trees: true,
+        comes_back: true,
     };
     let plan = plan::plan_exec(&config.spec, &process, &input, joined(&config.spec, container.saved.restored_time))?;
     plan.warnings.iter().for_each(|w| warn!("{w}"));

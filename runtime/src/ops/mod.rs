@@ -344,6 +344,7 @@ fn tail_failure(container: &Container, frame: &Frame, said: &str) -> Result<Erro
         notify_dir: None,
         rootless: caller(),
         host_trees: true,
+        comes_back: true,
     };
     let plan = plan::plan_tail(&config.spec, config.process()?, &input)?;
     let step = (plan.steps.len() as u16).saturating_sub(1).saturating_sub(frame.step);

@@ -125,6 +125,7 @@ impl Running<'_> {
             notify_dir: None,
             rootless: super::caller(),
             host_trees: true,
+            comes_back: true,
         })
     }
 

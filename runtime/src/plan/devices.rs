@@ -20,6 +20,8 @@ const DEV_SYMLINKS: &[(&str, &str)] = &[
     ("/proc/kcore", "/dev/core"),
 ];
 
+const PTMX: &str = "/dev/ptmx";
+
 /// The device nodes of a container.
 pub(crate) fn paths(spec: &Spec) -> Vec<String> {
     let wanted = spec.linux().iter().filter_map(|l| l.devices().as_ref()).flatten();
@@ -55,7 +57,10 @@ impl Plan {
             if !d.path().is_absolute() {
                 return Err(invalid(format!("{field}.path"), format!("{:?} is not an absolute path", d.path())));
             }
-            self.device(&clean(d.path()), mode, number, owner, ns, input, &field)?;
+            // In its place comes the symlink to the container's own devpts.
+            if clean(d.path()) != PTMX {
+                self.device(&clean(d.path()), mode, number, owner, ns, input, &field)?;
+            }
         }
         for (to, at) in DEV_SYMLINKS {
             self.push("linux.devices", Step::Symlink(c_string(*to, "")?, c_string(*at, "")?));

@@ -67,6 +67,8 @@ pub struct Input<'a> {
     pub rootless: Option<Caller>,
     /// The caller may detach copies of its own mounts (open_tree(2)); else the child takes them from its mount namespace.
     pub host_trees: bool,
+    /// The caller may return to its own pid namespace when it has joined another one: that belongs to its user namespace.
+    pub comes_back: bool,
 }
 
 /// A file that the parent opens before the clone; steps refer to it by its place in [`Plan::opens`].

@@ -81,7 +81,8 @@ impl Plan {
         // Root of the host may join any namespace; root of the container only those that belong to its user namespace. So the host's
         // rights are used first. An unprivileged caller has rights only inside the user namespace: that comes first.
         let first = ns.has(Ns::User) && input.rootless.is_none();
-        self.hop = joins_user || (first && joins.iter().any(|j| j.0 != Ns::Pid));
+        let stays = !input.comes_back && joins.iter().any(|j| j.0 == Ns::Pid);
+        self.hop = joins_user || stays || (first && joins.iter().any(|j| j.0 != Ns::Pid));
         if first {
             let others = joins.iter().filter(|j| !matches!(j.0, Ns::User | Ns::Pid));
             self.before_clone.extend(others.map(|j| (j.1, j.2)));
