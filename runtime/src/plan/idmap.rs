@@ -156,7 +156,8 @@ fn on_the_host(id: u32, size: u32, own: &[LinuxIdMapping], range: &str, field: &
     if size > m.size() - (id - m.container_id()) {
         return Err(invalid_map(format!("{range:?} goes beyond a range of {field}: split it")));
     }
-    Ok(m.host_id() + (id - m.container_id()))
+    let to = m.host_id().checked_add(id - m.container_id());
+    to.ok_or_else(|| invalid_map(format!("{range:?}: {field} gives {id} an id of the host that there is not")))
 }
 
 fn invalid_map(why: String) -> crate::error::Error {
@@ -211,5 +212,8 @@ mod tests {
             let e = explicit(text, Some(&linux())).unwrap_err().to_string();
             assert!(e.contains(word), "{text}: {e}");
         }
+        let beyond = r#"{"uidMappings":[{"containerID":0,"hostID":4294967290,"size":100}]}"#;
+        let e = explicit("uids=@50-50-1", serde_json::from_str(beyond).ok().as_ref()).unwrap_err().to_string();
+        assert!(e.contains("that there is not"), "an id was counted on from 0: {e}");
     }
 }
