@@ -26,6 +26,7 @@ mod newidmap;
 pub mod notify;
 pub mod ops;
 pub mod plan;
+mod program;
 pub mod resctrl;
 mod rootfs;
 pub mod seal;

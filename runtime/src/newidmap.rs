@@ -3,9 +3,10 @@
 
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::plan::{IdMap, Range, c_string};
+use crate::program;
 use orlop_sys::{Errno, file, process};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// One of the two maps, and all that goes by another name for it.
@@ -48,16 +49,13 @@ pub fn write(proc: BorrowedFd, pid: i32, name: &str, text: &[u8]) -> Result<()> 
     let object = format!("\"/proc/{pid}/{name}\"");
     let path = c_string(format!("{pid}/{name}"), name)?;
     let file = file::openat(proc, &path, file::O_WRONLY, 0).on("open", &object)?;
-    let said = || format!("write {:?} to", String::from_utf8_lossy(text).trim_end());
+    let said = || format!("write {:?} to", String::from_utf8_lossy(text).trim_end().replace('\n', ", "));
     file::write(file.as_fd(), text).map(drop).map_err(|errno| errno.on(said(), &object))
 }
 
 #[expect(clippy::disallowed_methods, reason = "only a program with file capabilities may write the map for us")]
 fn tool(pid: i32, kind: &Kinds, map: &str, own: u32) -> Result<()> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found: Option<PathBuf> =
-        std::env::split_paths(&path).map(|dir| dir.join(kind.tool)).find(|path| path.is_file());
-    let Some(program) = found else {
+    let Some(program) = program::find(kind.tool) else {
         return Err(invalid(
             kind.field,
             format!("{} is not in $PATH, and only it may map more than the own id", kind.tool),
@@ -93,7 +91,9 @@ fn missing(kind: &Kinds, map: &str, own: u32) -> Option<(usize, String)> {
     let range = Range::all(map).enumerate().find(|(_, r)| {
         let own = r.count == 1 && r.outside == own;
         let end = u64::from(r.outside) + u64::from(r.count);
-        !own && !granted.iter().any(|(first, count)| *first <= u64::from(r.outside) && end <= first + count)
+        !own && !granted
+            .iter()
+            .any(|(first, count)| *first <= u64::from(r.outside) && end <= first.saturating_add(*count))
     });
     range.map(|(i, r)| (i, format!("\"{user}:{}:{}\"", r.outside, r.count)))
 }

@@ -1,6 +1,7 @@
 //! User namespaces of which only the maps are wanted, and the mounts that they are for (mount_setattr(2), MOUNT_ATTR_IDMAP).
 
 use crate::error::{Error, Kind, On, Result};
+use crate::newidmap;
 use crate::plan::{IdMap, Idmap, c_string};
 use orlop_sys::process as sys;
 use orlop_sys::{Errno, file, mount};
@@ -37,11 +38,7 @@ fn write_maps(maps: &IdMap, pid: i32, proc: BorrowedFd) -> Result<()> {
         if text.is_empty() {
             continue;
         }
-        let path = c_string(format!("{pid}/{name}"), "")?;
-        let map = file::openat(proc, &path, file::O_WRONLY, 0).on("open", format!("\"/proc/{pid}/{name}\""))?;
-        let ranges = text.trim_end().replace('\n', ", ");
-        file::write(map.as_fd(), text.as_bytes())
-            .on(format!("write {ranges:?} to"), format!("\"/proc/{pid}/{name}\""))
+        newidmap::write(proc, pid, name, text.as_bytes())
             .map_err(|e| e.hint("ranges must not overlap, and at most 340 are taken"))?;
     }
     Ok(())

@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["state"],
     &["config", "spawn"],
     &["init", "rootfs", "copy_up", "userns", "newidmap"],
-    &["plan", "hooks", "hook", "console", "notify", "netdevices", "netlink"],
+    &["plan", "hooks", "hook", "console", "notify", "netdevices", "netlink", "program"],
     &["cgroup", "resctrl", "hints", "log", "seal"],
     &["sync", "error"],
 ];

@@ -18,23 +18,20 @@ pub mod wire;
 use crate::cgroup::Entry;
 use crate::error::{Error, Kind, On, Result};
 use crate::plan::c_string;
-use images::Images;
+use images::{Directory, Images};
 use log::debug;
 use orlop_sys::process::{self, Exit, Strings};
 use orlop_sys::{Errno, file, socket};
 use place::{Fault, Place};
 use rpc::{Features, Notify, Response};
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use wire::Message;
 
 /// The oldest version that is spoken to: from here on there are external pid namespaces, the freezer of cgroup v2 and
 /// the notification `status-ready`.
 const OLDEST: u32 = 31_500;
-/// Where programs are looked for when our caller has set no PATH.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The status of a child that could not execute CRIU; why comes by a pipe.
 const NOT_EXECUTED: u8 = 127;
 /// No message of CRIU's is nearly as long.
@@ -220,18 +217,11 @@ fn version_text(version: u32) -> String {
 
 /// criu(8), where PATH has it.
 fn program() -> Result<CString> {
-    let path = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
-    find(&path).ok_or_else(|| {
+    let found = crate::program::find("criu").ok_or_else(|| {
         Error::new(Kind::System, "criu is needed for this, and no directory of $PATH has it")
             .hint("install CRIU (https://criu.org)")
-    })
-}
-
-fn find(path: &OsStr) -> Option<CString> {
-    let places = path.as_bytes().split(|b| *b == b':').map(|dir| Path::new(OsStr::from_bytes(dir)).join("criu"));
-    let absolute = places.filter(|place| place.is_absolute());
-    let mut names = absolute.filter_map(|place| CString::new(place.as_os_str().as_bytes()).ok());
-    names.find(|name| file::stat(name).is_ok_and(|stat| stat.is_file()) && file::executable(name).is_ok())
+    })?;
+    c_string(found.into_os_string().as_bytes(), "PATH")
 }
 
 /// Ours: CRIU runs ip(8), iptables(8) and others, which it looks for in PATH.
@@ -247,6 +237,7 @@ fn environment() -> Result<Strings> {
 enum Failure {
     Cgroup(Errno),
     Place(Fault),
+    Images(Errno),
     Exec(Errno),
 }
 
@@ -259,7 +250,8 @@ impl Failure {
         let (stage, index, errno) = match self {
             Failure::Cgroup(errno) => (0, Failure::NONE, errno),
             Failure::Place(Fault(index, errno)) => (1, index.unwrap_or(Failure::NONE), errno),
-            Failure::Exec(errno) => (2, Failure::NONE, errno),
+            Failure::Images(errno) => (2, Failure::NONE, errno),
+            Failure::Exec(errno) => (3, Failure::NONE, errno),
         };
         let ([i0, i1], [e0, e1, e2, e3]) = (index.to_ne_bytes(), (errno as i32).to_ne_bytes());
         [stage, i0, i1, e0, e1, e2, e3]
@@ -271,6 +263,7 @@ impl Failure {
         match stage {
             0 => Failure::Cgroup(errno),
             1 => Failure::Place(Fault(index, errno)),
+            2 => Failure::Images(errno),
             _ => Failure::Exec(errno),
         }
     }
@@ -286,6 +279,10 @@ impl Failure {
                 let path = point.map(|point| format!("{:?}", point.path)).unwrap_or_default();
                 errno.on("make the place of", path).at(format!("mounts[{index}]"))
             }
+            Failure::Images(errno) => errno
+                .on("open in criu's mount namespace", "the directories of the images")
+                .at("--image-path")
+                .hint("ESTALE: another directory has been put in the place of one of them"),
             Failure::Exec(errno) => errno.on("execve", format!("{program:?}")),
         }
     }
@@ -312,13 +309,11 @@ fn become_criu(
     if let Some(Err(fault)) = setup.place.map(Place::make) {
         return Failure::Place(fault);
     }
+    if let Err(errno) = file::cloexec_from(3).and_then(|()| setup.images.directories().try_for_each(open_again)) {
+        return Failure::Images(errno);
+    }
     let kept = (|| {
-        file::cloexec_from(3)?;
         setup.fds.iter().try_for_each(|fd| file::keep_on_exec(fd.as_fd()))?;
-        for directory in setup.images.directories() {
-            let again = file::open(&directory.name, file::O_RDONLY | file::O_DIRECTORY, 0)?;
-            file::put_over(again.as_fd(), directory.fd.as_fd())?;
-        }
         let (ours, theirs) = socket::pair()?;
         file::put_over(theirs.as_fd(), rpc)?;
         socket::send(parent, &[0], Some(ours.as_fd()))
@@ -330,10 +325,20 @@ fn become_criu(
     Failure::Exec(process::exec(program, args, env))
 }
 
+/// The same directory in our mount namespace, under the same number. By its name another one may be found by now, which nobody
+/// has looked through for links.
+fn open_again(directory: &Directory) -> std::result::Result<(), Errno> {
+    let again = file::open(&directory.name, file::O_RDONLY | file::O_DIRECTORY, 0)?;
+    let [is, was] = [file::fstat(again.as_fd())?, file::fstat(directory.fd.as_fd())?];
+    if (is.dev, is.ino) != (was.dev, was.ino) {
+        return Err(Errno::ESTALE);
+    }
+    file::put_over(again.as_fd(), directory.fd.as_fd())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_failure_comes_through_the_pipe_as_it_was() {
@@ -341,26 +346,11 @@ mod tests {
             Failure::Cgroup(Errno::ENOSPC),
             Failure::Place(Fault(None, Errno::EPERM)),
             Failure::Place(Fault(Some(300), Errno::EROFS)),
+            Failure::Images(Errno::ESTALE),
             Failure::Exec(Errno::ENOEXEC),
         ] {
             assert_eq!(Failure::parse(&failure.bytes()), failure);
         }
-    }
-
-    #[test]
-    fn criu_is_an_executable_in_an_absolute_directory_of_path() {
-        let dir = tempfile::tempdir().unwrap();
-        let [plain, folder, good] = ["plain", "folder", "good"].map(|name| dir.path().join(name));
-        for dir in [&plain, &folder.join("criu"), &good] {
-            std::fs::create_dir_all(dir).unwrap();
-        }
-        std::fs::write(plain.join("criu"), "").unwrap();
-        std::fs::write(good.join("criu"), "").unwrap();
-        std::fs::set_permissions(good.join("criu"), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let join = |dirs: &[&Path]| std::env::join_paths(dirs).unwrap();
-        assert_eq!(find(&join(&[Path::new("relative"), &plain, &folder])), None);
-        let found = find(&join(&[&plain, &folder, &good])).unwrap();
-        assert_eq!(found.as_bytes(), good.join("criu").as_os_str().as_bytes());
     }
 
     #[test]
