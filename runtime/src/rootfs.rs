@@ -291,6 +291,11 @@ impl<'a> Rootfs<'a> {
     }
 
     fn bind_device(&mut self, d: &DeviceStep) -> Result<(), Fault> {
+        // What the host has under this name may be another device, to which config.json gives the container no right.
+        let found = file::fstat(self.tree(&d.tree, false, false)?.as_fd())?;
+        if d.exact && (found.mode & file::S_IFMT, found.rdev) != (d.mode & file::S_IFMT, d.device) {
+            return Err(Fault(Part::Source, Errno::ENODEV as i32));
+        }
         let (dir, name) = self.parent(&d.path)?;
         match file::mknodat(dir.as_fd(), name, file::S_IFREG | 0o666, 0) {
             Ok(()) | Err(Errno::EEXIST) => {}

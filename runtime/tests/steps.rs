@@ -218,6 +218,14 @@ const CASES: &[Case] = &[
         c["mounts"].as_array_mut().unwrap().retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
         add(c, "/linux/devices", json!({"path": "/dev/odd", "type": "c", "major": 1, "minor": 3, "fileMode": 438}));
     }),
+    case("another device of the host", "linux.devices[0]", &["\"/dev/full\" is not the device 1:3"], |c, _| {
+        user_namespace(c);
+        // One that may make the mount points in the rootfs.
+        for id in ["/linux/uidMappings/0/hostID", "/linux/gidMappings/0/hostID"] {
+            set(c, id, json!(0));
+        }
+        add(c, "/linux/devices", json!({"path": "/dev/full", "type": "c", "major": 1, "minor": 3}));
+    }),
     case("a device below a file", "linux.devices[0]", &["/etc/passwd/odd", "ENOTDIR"], |c, _| {
         add(c, "/linux/devices", json!({"path": "/etc/passwd/odd", "type": "c", "major": 1, "minor": 3}));
     }),

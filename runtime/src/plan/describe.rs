@@ -5,7 +5,7 @@ use crate::error::{Error, Kind, On};
 use crate::hooks;
 use crate::sync::{Frame, Part};
 use crate::{hints, hook};
-use orlop_sys::{Errno, mount};
+use orlop_sys::{Errno, file, mount};
 use std::ffi::{CStr, CString};
 use std::os::fd::AsFd;
 
@@ -68,6 +68,11 @@ impl Plan {
             }
             (Step::Mounted(t) | Step::Unmount(t), Part::Mismatch) => {
                 return Error::new(Kind::Invalid, format!("{:?} is not a mount point", t.path));
+            }
+            (Step::Device(d), Part::Source) if errno == Errno::ENODEV => {
+                let (major, minor) = (file::major(d.device), file::minor(d.device));
+                return Error::new(Kind::Invalid, format!("the host's {:?} is not the device {major}:{minor}", d.path))
+                    .hint("no node can be made here, so that of the host is bound: it must be the same device");
             }
             (_, Part::Mismatch) => {
                 let (_, object) = self.call(step);

@@ -11,6 +11,9 @@ use orlop_sys::file::{S_IFBLK, S_IFCHR, S_IFIFO, device};
 const DEFAULT_DEVICES: &[(&str, u32, u32)] =
     &[("null", 1, 3), ("random", 1, 8), ("full", 1, 7), ("tty", 5, 0), ("zero", 1, 5), ("urandom", 1, 9)];
 
+/// Where errors have the default devices.
+const DEFAULTS: &str = "linux.devices";
+
 /// The symlinks that go with them (config-linux.md and runtime-linux.md, "Dev symbolic links").
 const DEV_SYMLINKS: &[(&str, &str)] = &[
     ("/proc/self/fd", "/dev/fd"),
@@ -47,7 +50,7 @@ impl Plan {
         for (name, major, minor) in DEFAULT_DEVICES {
             let path = format!("/dev/{name}");
             if !wanted.iter().any(|d| clean(d.path()) == path) {
-                self.device(&path, S_IFCHR | 0o666, device(*major, *minor), (0, 0), ns, input, "linux.devices")?;
+                self.device(&path, S_IFCHR | 0o666, device(*major, *minor), (0, 0), ns, input, DEFAULTS)?;
             }
         }
         for (i, d) in wanted.iter().enumerate() {
@@ -82,7 +85,7 @@ impl Plan {
     ) -> Result<()> {
         let path = c_string(path, format!("{field}.path"))?;
         let tree = self.tree(field, path.clone(), (false, false), ns, input);
-        let step = DeviceStep { path, mode, device: number, owner, tree };
+        let step = DeviceStep { path, mode, device: number, owner, exact: field != DEFAULTS, tree };
         self.push(field.to_string(), Step::Device(Box::new(step)));
         Ok(())
     }

@@ -196,6 +196,8 @@ pub struct DeviceStep {
     pub device: u64,
     /// Owner and group inside the container.
     pub owner: (u32, u32),
+    /// config.json has asked for this number.
+    pub exact: bool,
     /// In a user namespace mknod(2) is denied: bind the host's node instead. [`Tree::Host`]: only when it has been denied.
     pub tree: Tree,
 }
