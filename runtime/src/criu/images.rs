@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 const DESCRIPTORS: &CStr = c"descriptors.json";
 /// A few hundred bytes are usual.
 const MOST_DESCRIPTORS: u64 = 64 * 1024;
+/// What CRIU writes into the work directory beside its log, through whatever lies there.
+const STATISTICS: &[&CStr] = &[c"stats-dump", c"stats-restore"];
 /// CRIU's link to the images of the pre-dump before.
 const PARENT: &CStr = c"parent";
 /// How much of a log is searched for errors: the last are those that count.
@@ -68,12 +70,14 @@ impl Images {
     /// The options that name the directories and the log in them.
     pub fn name(&self, log: &CStr, options: &mut Message) -> Result<()> {
         let logs = self.logs();
-        match file::lstatat(logs.fd.as_fd(), log) {
-            Ok(there) if !there.is_file() => {
-                return Err(invalid(logs.path.join(name(log)).display().to_string(), "is not a regular file"));
+        for written in [log].iter().chain(STATISTICS) {
+            match file::lstatat(logs.fd.as_fd(), written) {
+                Ok(there) if !there.is_file() => {
+                    return Err(invalid(logs.path.join(name(written)).display().to_string(), "is not a regular file"));
+                }
+                Ok(_) | Err(Errno::ENOENT) => {}
+                Err(e) => return Err(e.on("stat", logs.path.join(name(written)).display())),
             }
-            Ok(_) | Err(Errno::ENOENT) => {}
-            Err(e) => return Err(e.on("stat", logs.path.join(name(log)).display())),
         }
         options.number(opt::IMAGES_DIR_FD, self.images.fd.as_raw_fd());
         if let Some(work) = &self.work {
@@ -116,7 +120,8 @@ impl Images {
                 Err(e) => return Err(e).on("readlink", link.display()),
             });
         }
-        let flags = file::O_WRONLY | file::O_CREAT | file::O_TRUNC | file::O_NOFOLLOW;
+        // A fifo would be waited for.
+        let flags = file::O_WRONLY | file::O_CREAT | file::O_TRUNC | file::O_NOFOLLOW | file::O_NONBLOCK;
         let path = self.images.path.join(name(DESCRIPTORS));
         let fd = file::openat(self.images.fd.as_fd(), DESCRIPTORS, flags, 0o600).on("open", path.display())?;
         let text = serde_json::to_vec(&streams).map_err(|e| invalid("descriptors", e.to_string()))?;
@@ -148,12 +153,13 @@ impl Images {
 
     /// What CRIU said last of errors, and where the whole log is.
     pub fn errors(&self, log: &CStr) -> Option<Error> {
-        let fd = file::openat(self.logs().fd.as_fd(), log, file::O_RDONLY | file::O_NOFOLLOW, 0).ok()?;
+        let flags = file::O_RDONLY | file::O_NOFOLLOW | file::O_NONBLOCK;
+        let fd = file::openat(self.logs().fd.as_fd(), log, flags, 0).ok()?;
         let mut file = File::from(fd);
         let mut text = Vec::new();
         // Without its beginning it says as much; without any of it, CRIU's answer is what is left.
         let _ = file.seek(SeekFrom::End(-LOG_TAIL)).or_else(|_| file.seek(SeekFrom::Start(0)));
-        let _ = file.read_to_end(&mut text);
+        let _ = file.take(LOG_TAIL as u64).read_to_end(&mut text);
         let lines = error_lines(&String::from_utf8_lossy(&text));
         let path = self.logs().path.join(name(log));
         let said = if lines.is_empty() { "has no line with an error".to_string() } else { lines.join(" | ") };
@@ -288,6 +294,33 @@ mod tests {
         assert!(images.name(c"dump.log", &mut Message::new()).is_err());
         assert!(images.errors(c"dump.log").is_none());
         assert_eq!(std::fs::read(&victim).unwrap(), b"untouched");
+    }
+
+    #[test]
+    fn what_criu_writes_into_the_work_directory_is_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = dir.path().join("work");
+        let images = Images::make(&dir.path().join("images"), Some(&work)).unwrap();
+        // Others may keep links of their own there.
+        symlink("/nowhere", work.join("attach")).unwrap();
+        images.name(c"dump.log", &mut Message::new()).unwrap();
+        for link in ["dump.log", "stats-dump", "stats-restore"] {
+            symlink("/nowhere", work.join(link)).unwrap();
+            let e = images.name(c"dump.log", &mut Message::new()).unwrap_err().to_string();
+            assert!(e.contains(link) && e.contains("is not a regular file"), "{e}");
+            std::fs::remove_file(work.join(link)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_fifo_is_not_waited_for() {
+        let (dir, images) = images();
+        for fifo in [DESCRIPTORS, c"dump.log"] {
+            file::mknodat(images.images.fd.as_fd(), fifo, file::S_IFIFO | 0o600, 0).unwrap();
+        }
+        let e = images.keep_descriptors(std::process::id() as i32).unwrap_err().to_string();
+        assert!(e.contains("descriptors.json") && dir.path().exists(), "{e}");
+        assert!(images.errors(c"dump.log").unwrap().to_string().ends_with("has no line with an error"));
     }
 
     #[test]
