@@ -420,6 +420,13 @@ fn a_restore_that_fails_leaves_nothing() {
     nothing(&restore(&bundle, &images, &["-d"]), &["criu exited with status 9"]);
     scenario("version 4 1 1\nchild\nnotify setup-namespaces child\ndone");
     nothing(&restore(&bundle, &images, &["-d", "--pid-file=/proc/none/pid"]), &["--pid-file: "]);
+    // What has been restored by then ends too.
+    scenario("version 4 1 1\nchild\nnotify setup-namespaces child\ndone\nstatus 9");
+    nothing(&restore(&bundle, &images, &["-d"]), &["criu exited with status 9 after it was done"]);
+    assert!(!alive(noted("child").parse().unwrap()));
+    scenario("version 4 1 1\nchild\nnotify setup-namespaces child\nchild\ndone");
+    nothing(&restore(&bundle, &images, &["-d"]), &["criu told of another process than it restored"]);
+    assert!(!alive(noted("child").parse().unwrap()));
     scenario("version 3 15 0\ndone");
     nothing(&restore(&bundle, &images, &["-d", "--lsm-profile=x:y"]), &["--lsm-profile: needs CRIU 3.16"]);
 
@@ -485,7 +492,7 @@ mod fake {
             let mut buffer = vec![0; 40_000];
             let (n, _) = socket::recv(socket.as_fd(), &mut buffer).unwrap();
             if n == 0 {
-                return;
+                process::exit(number("status", 0) as u8);
             }
             let request = parse(&buffer[..n]).unwrap();
             let kind = request[0].1.number();

@@ -5,7 +5,7 @@
 
 use super::create::{CgroupGuard, Creating, hierarchies};
 use super::{Global, RestoreOptions, checkpoint, delete, start};
-use crate::cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::config::{self, Config};
 use crate::console::{self, Process};
 use crate::criu::external::{self, is_bind, is_cgroup};
@@ -118,30 +118,37 @@ fn make(global: &Global, options: &RestoreOptions) -> Result<Running> {
     };
     let request = rpc::request(Request::Restore, Some(&request), false);
     let done = criu.request(&request, &mut |notify, fd| answer(&mut answers, notify, fd));
-    let done = done.and_then(|response| criu.end(true).map(|()| response.pid));
     let (saved, master, devices) = (answers.saved.take(), answers.master.take(), answers.devices.take());
-    let pid = done.map_err(|e| checkpoint::explain(e, &images, LOG))?;
-    let saved = saved.filter(|saved| saved.init_process_pid == pid);
-    let mut saved = saved.ok_or_else(|| Error::new(Kind::System, "criu told of another process than it restored"))?;
-
-    let pidfd = process::pidfd_open(pid).on("pidfd_open", pid)?;
-    let finished = (|| {
+    let restored = done.as_ref().map(|response| response.pid).ok();
+    let done = done.and_then(|response| criu.end(true).map(|()| response.pid));
+    let finished = done.map_err(|e| checkpoint::explain(e, &images, LOG)).and_then(|pid| {
+        let saved = saved.filter(|saved| saved.init_process_pid == pid);
+        let mut saved =
+            saved.ok_or_else(|| Error::new(Kind::System, "criu told of another process than it restored"))?;
+        let pidfd = process::pidfd_open(pid).on("pidfd_open", pid)?;
         saved.restored_time = in_other_time(&config.spec, pid)?;
         reserved.save(&saved)?;
         unplace(&reserved)?;
-        super::tell(pid, pidfd.as_fd(), create.pid_file.as_deref(), None)
-    })();
-    if let Err(e) = finished {
-        // The first error is what the user must hear.
-        let _ = process::pidfd_signal(pidfd.as_fd(), process::SIGKILL);
-        let _ = cgroup.cgroup.signal(process::SIGKILL);
-        let _ = process::wait(pidfd.as_fd(), true);
-        return Err(e);
-    }
+        super::tell(pid, pidfd.as_fd(), create.pid_file.as_deref(), None)?;
+        Ok((saved, pidfd))
+    });
+    let (saved, pidfd) =
+        finished.inspect_err(|_| restored.into_iter().for_each(|pid| end(pid, cgroup.cgroup.as_ref())))?;
     devices.into_iter().for_each(netdevices::Moved::commit);
     class.into_iter().for_each(resctrl::Made::commit);
     cgroup.armed = false;
     Ok((reserved.into_container(saved), pidfd, master))
+}
+
+/// Ends what CRIU has restored. The first error is what the user must hear.
+fn end(pid: i32, cgroup: &dyn Cgroup) {
+    let _ = cgroup.signal(process::SIGKILL);
+    let Ok(pidfd) = process::pidfd_open(pid) else { return };
+    // Only a child of ours is of this container, whatever CRIU has told.
+    if process::wait(pidfd.as_fd(), false).is_ok() {
+        let _ = process::pidfd_signal(pidfd.as_fd(), process::SIGKILL);
+        let _ = process::wait(pidfd.as_fd(), true);
+    }
 }
 
 /// What CRIU got later than the version without which nothing is done.
