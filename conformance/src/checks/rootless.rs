@@ -44,6 +44,7 @@ pub(super) fn checks() -> Vec<Check> {
         "rootless",
         additional_gids_of_a_range "orlop: rootless",
         ps_without_a_cgroup "orlop: rootless",
+        exec_before_start_says_why "orlop: rootless",
     );
     own.iter_mut().for_each(|check| check.own = true);
     checks.append(&mut own);
@@ -412,6 +413,20 @@ fn ps_without_a_cgroup(lab: &mut Lab) -> Outcome {
         let pids: Vec<i64> = serde_json::from_str(&out.stdout)?;
         Ok(pids.contains(&pid) && pids.len() == 2)
     })
+}
+
+/// The waiting init is out of its user's reach; exec works when the program runs.
+fn exec_before_start_says_why(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    lab.sh("sleep 60").create()?.ok("create")?;
+    lab.exec(&[], &["true"])?.exits(255, "exec in a created container").and_then(|out| {
+        ensure!(out.stderr.contains("start it first"), "stderr lacks the hint: {}", out.stderr.trim_end());
+        Ok(())
+    })?;
+    same!(lab.status()?, "created", "status");
+    lab.start()?.ok("start")?;
+    lab.exec(&[], &["true"])?.ok("exec")?;
+    Ok(())
 }
 
 /// Gives the user a cgroup in every hierarchy, and runs the runtime inside it.

@@ -292,12 +292,21 @@ fn access(letters: &str) -> Result<u8> {
     if letters.is_empty() {
         return Err(invalid("access", "device access cannot be empty"));
     }
-    letters.chars().try_fold(0, |bits, letter| match letter {
+    let bits = letters.chars().try_fold(0, |bits, letter| match letter {
         'm' => Ok(bits | MKNOD),
         'r' => Ok(bits | READ),
         'w' => Ok(bits | WRITE),
+        // runc passes over it beside the others, and configurations have it.
+        'a' => Ok(bits),
         _ => Err(invalid("access", format!("unknown device access {letter:?}")).hint("any of r, w and m")),
-    })
+    })?;
+    if bits == 0 {
+        return Err(invalid("access", format!("{letters:?} names no access")).hint("any of r, w and m"));
+    }
+    if letters.contains('a') {
+        log::warn!("linux.resources.devices: access {letters:?}: \"a\" has no effect: any of r, w and m");
+    }
+    Ok(bits)
 }
 
 /// Absent and -1 mean any number.
@@ -369,6 +378,15 @@ mod tests {
     ];
 
     #[test]
+    fn the_letter_a_beside_others_changes_nothing() {
+        let rule = |access: &str| {
+            written(&format!(r#"[{{"allow":true,"type":"c","major":9,"minor":9,"access":"{access}"}}]"#))
+        };
+        assert_eq!(rule("rwa"), rule("rw"));
+        assert_ne!(rule("rwa"), rule("rwm"));
+    }
+
+    #[test]
     fn no_rules_are_an_allow_list_of_the_defaults() {
         assert_eq!(written("[]"), DEFAULT_LINES);
         assert_eq!(written(r#"[{"allow":false,"access":"rwm"}]"#), DEFAULT_LINES);
@@ -411,6 +429,7 @@ mod tests {
     fn what_cannot_be_is_refused() {
         for (json, expected) in [
             (r#"[{"allow":true}]"#, "linux.resources.devices[0].access: device access cannot be empty"),
+            (r#"[{"allow":true,"access":"a"}]"#, "linux.resources.devices[0].access: \"a\" names no access"),
             (r#"[{"allow":true,"access":"rx"}]"#, "linux.resources.devices[0].access: unknown device access 'x'"),
             (
                 r#"[{"allow":true,"type":"p","access":"r"}]"#,

@@ -29,7 +29,8 @@ pub enum Outcome {
 /// Runs a process in the container.
 pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
     let container = Container::load(&global.root, &options.id)?;
-    match container.status()? {
+    let status = container.status()?;
+    match status {
         Status::Stopped => return Err(refused("cannot exec in a stopped container")),
         Status::Paused if !options.ignore_paused => {
             return Err(refused("cannot exec in a paused container (use --ignore-paused to override)"));
@@ -84,7 +85,14 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
         rootless: input.rootless.is_some(),
         lock: None,
     };
-    let hinted = |e| super::explain_exec(e, &plan, &container.saved.rootfs);
+    let hinted = |e: Error| {
+        // Waiting, the init has no seccomp filter yet, and the caller's memory: it is not dumpable, and what it is in cannot be joined by
+        // its user either. Whoever could, in the container, would have both (CVE-2016-9962).
+        if input.rootless.is_some() && status == Status::Created && e.errno() == Some(Errno::EPERM) {
+            return e.hint("the namespaces of a created container are closed to all but root: start it first");
+        }
+        super::explain_exec(e, &plan, &container.saved.rootfs)
+    };
     let init = match spawn::spawn(request(entry), &mut answers) {
         Err(e) if input.v1_tasks == 0 && options.cgroup.is_empty() && closed(&e) => {
             debug!("exec cannot enter the container's cgroup ({e}): trying that of its init");
