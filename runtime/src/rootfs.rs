@@ -266,28 +266,15 @@ impl<'a> Rootfs<'a> {
         if let Tree::Opened(_) = d.tree {
             return self.bind_device(d);
         }
+        let proc = self.init.proc;
         let (dir, name) = self.parent(&d.path)?;
-        let dir = dir.as_fd();
-        match file::mknodat(dir, name, d.mode, d.device) {
+        match file::mknodat(dir.as_fd(), name, d.mode, d.device) {
             // Of a user namespace, ours or the one that we were started in.
-            Err(Errno::EPERM) => return self.bind_device(d),
-            Err(Errno::EEXIST) => {
-                let there = file::lstatat(dir, name)?;
-                if (there.mode & file::S_IFMT, there.rdev) != (d.mode & file::S_IFMT, d.device) {
-                    return Err(Fault(Part::Mismatch, Errno::EEXIST as i32));
-                }
-                match file::chmodat(dir, name, d.mode & 0o7777) {
-                    // The host's own node, which a mount of config.json has bound: it stays as it is, as one that we bind.
-                    Err(Errno::EPERM) => return Ok(()),
-                    other => other?,
-                }
-            }
-            other => other?,
+            Err(Errno::EPERM) => self.bind_device(d),
+            Ok(()) if d.owner == (0, 0) => Ok(()),
+            Ok(()) | Err(Errno::EEXIST) => keep_device(proc, dir.as_fd(), name, d),
+            Err(e) => Err(e.into()),
         }
-        if d.owner != (0, 0) {
-            file::lchownat(dir, name, d.owner.0, d.owner.1)?;
-        }
-        Ok(())
     }
 
     fn bind_device(&mut self, d: &DeviceStep) -> Result<(), Fault> {
@@ -454,6 +441,27 @@ fn ordinary(dir: BorrowedFd, name: &CStr) -> Result<OwnedFd, Fault> {
         file::S_IFLNK | file::S_IFDIR => Err(Fault(Part::Mismatch, Errno::EEXIST as i32)),
         _ => Ok(place),
     }
+}
+
+/// Gives the node of this name its mode and owner. By then the name may be that of a symlink to a file of the host, so it is asked for
+/// once, and all that follows is about what was found (the class of CVE-2021-30465).
+fn keep_device(proc: BorrowedFd, dir: BorrowedFd, name: &CStr, d: &DeviceStep) -> Result<(), Fault> {
+    let node = file::openat(dir, name, file::O_PATH | file::O_NOFOLLOW, 0)?;
+    let there = file::fstat(node.as_fd())?;
+    if (there.mode & file::S_IFMT, there.rdev) != (d.mode & file::S_IFMT, d.device) {
+        return Err(Fault(Part::Mismatch, Errno::EEXIST as i32));
+    }
+    if there.mode != d.mode {
+        match file::chmod_path_fd(proc, node.as_fd(), d.mode & 0o7777) {
+            // The host's own node, which a mount of config.json has bound: it stays as it is, as one that we bind.
+            Err(Errno::EPERM) => return Ok(()),
+            other => other?,
+        }
+    }
+    if d.owner != (0, 0) {
+        file::chown_path_fd(node.as_fd(), d.owner.0, d.owner.1)?;
+    }
+    Ok(())
 }
 
 /// In a user namespace the kernel lets nobody take away what a mount of the host's has (mount_namespaces(7)): no flag of those that

@@ -269,10 +269,19 @@ pub fn fchmod(fd: BorrowedFd, mode: u32) -> Result<()> {
     Errno::result(unsafe { libc::fchmod(fd.as_raw_fd(), mode) }).map(drop)
 }
 
-/// fchmodat(2) of a name in `dir`. The caller has made that name itself and knows that it is no symlink.
-pub fn chmodat(dir: BorrowedFd, name: &CStr, mode: u32) -> Result<()> {
-    // SAFETY: name is NUL-terminated.
-    Errno::result(unsafe { libc::fchmodat(dir.as_raw_fd(), name.as_ptr(), mode, 0) }).map(drop)
+/// chmod(2) of what an O_PATH fd refers to, which fchmod(2) does not take: through the fd's own link in `proc`, a procfs.
+pub fn chmod_path_fd(proc: BorrowedFd, fd: BorrowedFd, mode: u32) -> Result<()> {
+    let mut buf = [0; 32];
+    let link = own_fd_path(&mut buf, fd)?;
+    // SAFETY: link is NUL-terminated.
+    Errno::result(unsafe { libc::fchmodat(proc.as_raw_fd(), link.as_ptr(), mode, 0) }).map(drop)
+}
+
+/// fchownat(2) of what an O_PATH fd refers to.
+pub fn chown_path_fd(fd: BorrowedFd, uid: u32, gid: u32) -> Result<()> {
+    // SAFETY: the path is an empty NUL-terminated string.
+    let r = unsafe { libc::fchownat(fd.as_raw_fd(), c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH) };
+    Errno::result(r).map(drop)
 }
 
 /// Whether the caller's effective ids may execute `path` (faccessat2(2) with AT_EACCESS, 5.8).
