@@ -50,3 +50,21 @@ fn a_racing_symlink_cannot_send_a_mount_to_the_host() {
     b.delete().unwrap();
     assert_eq!(b.left(&before), Vec::<String>::new());
 }
+
+/// A procfs shows the pid namespace of who mounts it: that must be the container's.
+#[test]
+fn a_new_procfs_is_that_of_the_container() {
+    private_mounts();
+    let b = Bundle::new();
+    let mut config = b.docker();
+    config["linux"].as_object_mut().unwrap().remove("seccomp");
+    config["process"]["args"] = json!(["sleep", "30"]);
+    b.write(&config);
+    assert!(b.run("create", &[ID]).ok() && b.run("start", &[ID]).ok());
+    let list = b.path("mounts.json");
+    fs::write(&list, json!([{"destination": "/out", "type": "proc", "source": "proc"}]).to_string()).unwrap();
+    let answer = b.run("mounts", &["add", ID, list.to_str().unwrap()]);
+    assert!(answer.ok(), "{answer:?}");
+    let seen = b.run("exec", &[ID, "cat", "/out/1/comm"]);
+    assert_eq!(seen.stdout, "sleep\n", "{seen:?}");
+}
