@@ -19,6 +19,7 @@ use crate::ops::{self, CreateOptions, EventsOptions, ExecOptions, Global, Proces
 use crate::{console, log};
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, Command};
+use orlop_sys::signal;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -127,6 +128,8 @@ fn failure(program: &str, verb: &str, error: &Error) -> Reply {
 /// One arm per verb.
 fn dispatch(global: &Global, verb: &str, flags: &ArgMatches, args: Vec<String>) -> Result<Reply> {
     let done = |()| Reply::default();
+    // Before any process is made.
+    signal::unignore().on("read", "\"/proc/self/status\"")?;
     let mut args = args.into_iter();
     // The verbs without an id do not look at it.
     let id = args.next().unwrap_or_default();

@@ -51,7 +51,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
     let terminal = config.spec.process().as_ref().and_then(|p| p.terminal());
     super::check_terminal(terminal.unwrap_or(false), options.console_socket.is_some(), detached)?;
     let listen_fds = super::listen_fds();
-    super::check_preserved(options.preserve_fds + listen_fds)?;
+    super::check_preserved(options.preserve_fds, listen_fds)?;
 
     let rootfs = config::rootfs(&config.spec, &options.bundle)?;
     let linux = config.spec.linux().as_ref();

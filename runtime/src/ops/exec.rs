@@ -42,7 +42,7 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
     config::check_process(&process)?;
     let terminal = process.terminal().unwrap_or(false);
     super::check_terminal(terminal, options.console_socket.is_some(), options.detach)?;
-    super::check_preserved(options.preserve_fds)?;
+    super::check_preserved(options.preserve_fds, 0)?;
 
     let signals = if options.detach { None } else { Some(Signals::block().on("signalfd", "")?) };
     let target = container.pidfd()?;

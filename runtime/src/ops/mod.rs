@@ -283,12 +283,17 @@ fn check_terminal(terminal: bool, socket: bool, detached: bool) -> Result<()> {
     }
 }
 
-/// LISTEN_FDS of a socket-activating caller (sd_listen_fds(3)).
+/// LISTEN_FDS of a socket-activating caller. Meant for another process (sd_listen_fds(3), LISTEN_PID) it says nothing of our fds: a
+/// service's helpers inherit the variables, and what is open at 3 is then a file of the host.
 fn listen_fds() -> u32 {
-    std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
+    let number = |name| std::env::var(name).ok().and_then(|n| n.parse::<u32>().ok());
+    if number("LISTEN_PID") == Some(std::process::id()) { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
 }
 
-fn check_preserved(count: u32) -> Result<()> {
+/// `flag` of --preserve-fds and `listen` of LISTEN_FDS, from 3 on.
+fn check_preserved(flag: u32, listen: u32) -> Result<()> {
+    let count = flag.checked_add(listen).filter(|count| i32::try_from(*count).is_ok_and(|n| n < i32::MAX - 3));
+    let count = count.ok_or_else(|| invalid("--preserve-fds", format!("{flag} is more than a process can have")))?;
     for fd in 3..3 + count as i32 {
         if !file::is_open(fd) {
             return Err(invalid("--preserve-fds", format!("fd {fd} is not open (of {count} to be kept from 3 on)")));

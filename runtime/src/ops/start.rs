@@ -16,7 +16,7 @@ const OPEN: u8 = b'0';
 /// Starts the created container.
 pub fn start(global: &Global, id: &str) -> Result<()> {
     let container = Container::load(&global.root, id)?;
-    let _lock = container.lock()?;
+    let lock = container.lock()?;
     match container.status()? {
         Status::Created => {}
         Status::Stopped => return Err(refused("cannot start a container that has stopped")),
@@ -32,6 +32,8 @@ pub fn start(global: &Global, id: &str) -> Result<()> {
     let path = container.dir.join(FIFO);
     std::fs::remove_file(&path).on("unlink", path.display())?;
     poststart(&container)?;
+    // A container that never says that it is ready can be deleted nevertheless.
+    drop(lock);
     relay.map_or(Ok(()), |relay| relay.relay(pidfd.as_fd()))
 }
 

@@ -345,7 +345,7 @@ pub enum Step {
     WriteLabel(CString),
     /// PR_SET_NO_NEW_PRIVS.
     NoNewPrivs,
-    /// Every fd from this one up closes on exec.
+    /// Closes every fd from this one up but those that the gate needs.
     CloseFrom(u32),
     /// Tells the parent that all is done but the exec.
     Ready,
@@ -353,7 +353,7 @@ pub enum Step {
     Gate,
     /// seccomp(2); with a listener, its fd goes to the parent.
     Seccomp(Vec<Insn>, u32, bool),
-    /// Terminal of the session is the pty's slave, and it is the standard streams.
+    /// execve(2) of the program.
     Exec,
 }
 

@@ -38,7 +38,7 @@ pub fn restore_signals(mask: SignalMask) {
 }
 
 /// Unblocks every signal and undoes the ignoring of SIGPIPE that Rust's start-up does: what a new program expects.
-/// Handlers have gone with CLONE_CLEAR_SIGHAND; signals that our caller ignores stay ignored, as execve(2) has it.
+/// Handlers have gone with CLONE_CLEAR_SIGHAND, and what our caller ignores with [`crate::signal::unignore`].
 pub fn reset_signals() {
     // SAFETY: SIG_DFL is no function of ours.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
@@ -437,7 +437,7 @@ impl Strings {
     }
 }
 
-/// An environment of which one entry may be replaced in the child, where nothing can be allocated.
+/// execve(2); returns only when that failed.
 pub fn exec(path: &CStr, args: &Strings, env: &Strings) -> Errno {
     // SAFETY: path is NUL-terminated, both arrays are null-terminated and their strings live as long as they do.
     unsafe { libc::execve(path.as_ptr(), args.pointers.as_ptr(), env.pointers.as_ptr()) };

@@ -1,11 +1,36 @@
 //! Signals of the runtime itself: all blocked, read from a signalfd; and the reaping that SIGCHLD asks for.
 
-use crate::{Errno, Result};
+use crate::{Errno, Result, file};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 pub use libc::{SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGTERM, SIGURG, SIGWINCH};
+
+/// Gives the signals that our caller ignores their defaults back: ignoring outlives execve(2), so a container would depend on who starts
+/// it, and of SIGCHLD it makes the kernel reap a hook before its status is known (waitpid(2), NOTES). SIGHUP and SIGINT stay as they
+/// are, which is what nohup(1) is for; SIGPIPE, which Rust's start-up ignores, is for [`crate::process::reset_signals`].
+pub fn unignore() -> Result<()> {
+    let mut buf = [0; 4096];
+    let status = file::open(c"/proc/self/status", file::O_RDONLY, 0)?;
+    let n = file::read(status.as_fd(), &mut buf)?;
+    let ignored = ignored(buf.get(..n).unwrap_or_default()).ok_or(Errno::EPROTO)?;
+    // The kernel's own structure: a handler of 0 is SIG_DFL, and no flag, no restorer and an empty mask go with it.
+    let default = [0u64; 4];
+    for signal in (1..=64).filter(|n| ignored & 1 << (n - 1) != 0 && ![SIGHUP, SIGINT, SIGPIPE].contains(n)) {
+        let old = ptr::null_mut::<u64>();
+        // SAFETY: `default` has the size of a kernel sigaction, whose mask is of 8 bytes; a null pointer means that the old one is not
+        // wanted. The raw call is used because libc's own leaves two signals out.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>()) };
+    }
+    Ok(())
+}
+
+/// The mask `SigIgn` of proc(5), /proc/PID/status.
+fn ignored(status: &[u8]) -> Option<u64> {
+    let line = status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"SigIgn:\t"))?;
+    u64::from_str_radix(std::str::from_utf8(line).ok()?, 16).ok()
+}
 
 /// All signals blocked and waiting in a signalfd; dropping it restores the mask.
 pub struct Signals {

@@ -91,8 +91,8 @@ pub fn recv(socket: BorrowedFd, buf: &mut [u8]) -> Result<(usize, Option<OwnedFd
     msg.msg_iov = &mut iov;
     msg.msg_iovlen = 1;
     msg.msg_control = (&raw mut control).cast();
-    // SAFETY: CMSG_SPACE only computes.
-    msg.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as _;
+    // SAFETY: CMSG_LEN only computes. CMSG_SPACE would, by its padding, be room for a second fd, which nobody would close.
+    msg.msg_controllen = unsafe { libc::CMSG_LEN(size_of::<RawFd>() as u32) } as _;
     let n = loop {
         // SAFETY: msg and all that it points at live until the call returns.
         let n = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut msg, libc::MSG_CMSG_CLOEXEC) };
