@@ -17,12 +17,18 @@ help: ## list these targets
 setup: ## install what all the rest needs, where it is missing (apt, rustup; asks sudo for root)
 	@integration/setup.sh build lint demo test
 
-build: ## build out/orlop, one static binary
+SHIM := containerd-shim-orlop-v2
+
+# One after the other: together they would share their features, and the shim has no use for the command line's.
+build: ## build out/orlop and out/containerd-shim-orlop-v2, two static binaries
 	@integration/setup.sh build
 	target=$$(integration/setup.sh target) && \
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p orlop --bin orlop --target $$target && \
-	install -D -m 0755 $(TARGET_DIR)/$$target/release/orlop out/.orlop && mv out/.orlop out/orlop
-	@ls -l out/orlop
+	for bin in orlop $(SHIM); do \
+		package=$${bin%-v2} && \
+		RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p $$package --bin $$bin --target $$target && \
+		install -D -m 0755 $(TARGET_DIR)/$$target/release/$$bin out/.$$bin && mv out/.$$bin out/$$bin || exit; \
+	done
+	@ls -l out/orlop out/$(SHIM)
 
 demo: build ## run an OCI bundle and Docker containers on this machine, and clean up
 	@integration/setup.sh demo
@@ -62,14 +68,15 @@ bench: build ## time it beside runc and crun
 	@ORLOP=$(ORLOP) integration/bench
 
 install: ## install the binary and its documents under $(DESTDIR)$(PREFIX)
-	@test -x out/orlop || { echo "nothing to install yet: run \`make build\` first, as yourself" >&2; exit 1; }
+	@test -x out/orlop -a -x out/$(SHIM) || { echo "nothing to install yet: run \`make build\` first, as yourself" >&2; exit 1; }
 	install -D -m 0755 out/orlop $(DESTDIR)$(PREFIX)/bin/orlop
+	install -D -m 0755 out/$(SHIM) $(DESTDIR)$(PREFIX)/bin/$(SHIM)
 	install -D -m 0644 contrib/completions/bash/orlop $(DESTDIR)$(PREFIX)/share/bash-completion/completions/orlop
 	install -d $(DESTDIR)$(PREFIX)/share/doc/orlop
 	install -m 0644 README.md SECURITY.md CHANGELOG.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/orlop
 
 uninstall: ## remove what install has put there
-	rm -f $(DESTDIR)$(PREFIX)/bin/orlop
+	rm -f $(DESTDIR)$(PREFIX)/bin/orlop $(DESTDIR)$(PREFIX)/bin/$(SHIM)
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/orlop
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/orlop
 

@@ -49,13 +49,7 @@ impl Output {
     /// Asserts the exit status.
     pub fn exits(self, status: i32) -> Self {
         let head: String = self.text().chars().take(2000).collect();
-        assert_eq!(
-            self.status,
-            status,
-            "exit status of: docker {}\nstdout: {head}\nstderr: {}",
-            self.line,
-            self.error()
-        );
+        assert_eq!(self.status, status, "exit status of: {}\nstdout: {head}\nstderr: {}", self.line, self.error());
         self
     }
 }
@@ -100,7 +94,8 @@ impl Docker {
     }
 }
 
-fn finish(line: &str, mut child: Child, input: Option<&[u8]>) -> Output {
+/// Waits for a client's end, and gives what it said.
+pub fn finish(line: &str, mut child: Child, input: Option<&[u8]>) -> Output {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
         let out = scope.spawn(|| drain(stdout));
@@ -139,14 +134,14 @@ pub fn wait(line: &str, child: &mut Child) -> std::process::ExitStatus {
             other => {
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!("not within {LIMIT:?}: docker {line} ({other:?})");
+                panic!("not within {LIMIT:?}: {line} ({other:?})");
             }
         }
     }
 }
 
 /// Splits a line at white space; a quoted part, single or double, is taken literally.
-fn words(line: &str) -> Vec<String> {
+pub fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;

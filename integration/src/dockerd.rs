@@ -2,13 +2,14 @@
 
 use crate::docker::Docker;
 use crate::images::Loaded;
-use crate::{cgroup, images, programs, wait};
-use rustix::process::{Pid, Signal, kill_process};
+use crate::private::{Anchor, ended, kill_all_that_name, naming, remove_cgroups, signal};
+use crate::{images, programs, wait};
+use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -16,9 +17,6 @@ use tempfile::TempDir;
 
 /// The name under which every daemon knows the runtime under test.
 pub const RUNTIME: &str = "orlop";
-
-/// Directories outside of the daemon's own roots that dockerd and containerd write to: each is a tmpfs of its own.
-const PRIVATE: &[&str] = &["/etc/docker", "/run/containerd", "/run/docker"];
 
 /// The host range that a daemon with `userns_remap` maps its containers' ids to: 65536 ids from here.
 pub const REMAPPED: u32 = 200_000;
@@ -51,13 +49,6 @@ pub struct Dockerd {
     loaded: Mutex<Loaded>,
     baseline: Mutex<Vec<String>>,
     cgroup_parent: String,
-}
-
-/// Holds the namespaces open: a process that reads its standard input and ends when this process does.
-#[derive(Debug)]
-struct Anchor {
-    child: Child,
-    stdin: Option<ChildStdin>,
 }
 
 impl Dockerd {
@@ -106,7 +97,7 @@ impl Dockerd {
 
     /// The pid of a process that is in the daemon's mount and network namespace and does nothing.
     pub fn anchor(&self) -> u32 {
-        self.anchor.child.id()
+        self.anchor.pid()
     }
 
     /// The binary under test.
@@ -249,22 +240,6 @@ fn cgroup_parent(run: u32, number: u32) -> String {
     format!("/orlop-test-{run}-{number}")
 }
 
-fn kill_all_that_name(dir: &Path) {
-    naming(dir).into_iter().for_each(|(pid, _)| signal(pid, Signal::KILL));
-}
-
-fn naming(dir: &Path) -> Vec<(u32, String)> {
-    let needle = dir.display().to_string();
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        line.contains(&needle).then_some((pid, line))
-    })
-    .collect()
-}
-
 impl Drop for Dockerd {
     fn drop(&mut self) {
         if let Some(mut process) = self.process.get_mut().unwrap_or_else(|e| e.into_inner()).take() {
@@ -276,73 +251,5 @@ impl Drop for Dockerd {
         kill_all_that_name(self.dir());
         remove_cgroups(&self.cgroup_parent);
         self.anchor.end();
-    }
-}
-
-impl Anchor {
-    fn new(dir: &Path) -> Self {
-        for path in PRIVATE {
-            fs::create_dir_all(path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        }
-        let busybox = programs::path("busybox").display().to_string();
-        let mut script = format!("set -e; {busybox} ifconfig lo up\n");
-        for path in PRIVATE {
-            script += &format!("mount -t tmpfs -o mode=755 tmpfs {path}\n");
-        }
-        let ranges = dir.join("ranges");
-        fs::write(&ranges, format!("nobody:{REMAPPED}:65536\n")).expect("a file in a directory of ours");
-        for file in ["/etc/subuid", "/etc/subgid"] {
-            assert!(Path::new(file).exists(), "{file} is missing: apt-get install passwd");
-            script += &format!("mount --bind {} {file}\n", ranges.display());
-        }
-        script += "echo ready; exec cat";
-        let mut command = programs::command("unshare");
-        command.args(["--mount", "--net", "--propagation", "private", "/bin/sh", "-c", &script]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        let mut ready = [0; 6];
-        let answer = std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut ready);
-        assert!(answer.is_ok() && &ready == b"ready\n", "no private namespaces: {script}");
-        let stdin = child.stdin.take();
-        Self { child, stdin }
-    }
-
-    fn end(&mut self) {
-        drop(self.stdin.take());
-        let _ = self.child.wait();
-    }
-}
-
-fn remove_cgroups(parent: &str) {
-    for dir in cgroup::tree(parent) {
-        let thawed = dir.join("freezer.state");
-        if thawed.exists() {
-            let _ = fs::write(thawed, "THAWED");
-        }
-        for pid in cgroup::procs(&dir) {
-            signal(pid, Signal::KILL);
-        }
-    }
-    for _ in 0..100 {
-        let left: Vec<PathBuf> = cgroup::tree(parent).into_iter().filter(|dir| fs::remove_dir(dir).is_err()).collect();
-        if left.is_empty() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn ended(process: &mut Child, limit: Duration) -> bool {
-    let steps = limit.as_millis() / 20;
-    (0..steps).any(|_| {
-        std::thread::sleep(Duration::from_millis(20));
-        matches!(process.try_wait(), Ok(Some(_)))
-    })
-}
-
-/// Sends a signal; a process that is gone already is fine.
-pub fn signal(pid: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, signal);
     }
 }

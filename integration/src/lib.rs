@@ -4,10 +4,12 @@
 //! parent. Nothing here skips: what is missing on the machine is a panic that names the Debian package.
 
 pub mod cgroup;
+pub mod containerd;
 pub mod docker;
 pub mod dockerd;
 pub mod images;
 pub mod leaks;
+pub mod private;
 pub mod programs;
 pub mod pty;
 pub mod runtime;

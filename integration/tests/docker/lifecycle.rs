@@ -1,8 +1,8 @@
 //! A container's life: create, start, stop, signals, pause, restart policies, health.
 
 use crate::fixture::{Fixture, SOON};
-use orlop_integration::dockerd::signal;
 use orlop_integration::images::BUSYBOX;
+use orlop_integration::private::signal;
 use orlop_integration::wait;
 use rustix::process::Signal;
 use std::io::Write;

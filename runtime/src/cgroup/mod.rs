@@ -409,6 +409,24 @@ pub fn entry_of(pid: i32) -> Result<Entry> {
     Ok(Entry { dir: Some(tree::directory(&dir).on("open", format!("{dir:?}"))?.into()), ..Entry::default() })
 }
 
+/// Where the cgroups of a process are, of one that another runtime has put into them.
+///
+/// # Errors
+/// The process is gone, or its cgroups cannot be listed.
+pub fn paths_of(pid: i32) -> Result<Paths> {
+    let path = format!("/proc/{pid}/cgroup");
+    let own = parse_own(&tree::read_all(Path::new(&path)).on("read", format!("{path:?}"))?);
+    if unified() {
+        let own = own.get("").cloned().unwrap_or_default();
+        return Ok(Paths::from([(String::new(), below(Path::new(ROOT), &[&own]))]));
+    }
+    let trees = mounts(&own)?.into_iter().flat_map(|(name, keys)| keys.into_iter().map(move |key| (name.clone(), key)));
+    Ok(trees
+        .filter_map(|(name, key)| Some((below(&Path::new(ROOT).join(name), &[own.get(&key)?]), key)))
+        .map(|(dir, key)| (key, dir))
+        .collect())
+}
+
 /// Whether v2 alone is mounted. One stat, and no parsing of mountinfo (which on a busy host has thousands of lines).
 fn unified() -> bool {
     Path::new(ROOT).join("cgroup.controllers").exists()

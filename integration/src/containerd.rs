@@ -1,0 +1,201 @@
+//! A private containerd with the shim under test.
+
+use crate::docker::{Output, finish, words};
+use crate::private::{Anchor, ended, kill_all_that_name, naming, remove_cgroups, signal};
+use crate::{programs, wait};
+use rustix::process::Signal;
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The name under which containerd finds the shim under test.
+pub const RUNTIME: &str = "io.containerd.orlop.v2";
+
+/// Plugins that need what a test machine has not, or that the tests do not use.
+const DISABLED: &[&str] = &[
+    "io.containerd.grpc.v1.cri",
+    "io.containerd.snapshotter.v1.aufs",
+    "io.containerd.snapshotter.v1.btrfs",
+    "io.containerd.snapshotter.v1.devmapper",
+    "io.containerd.snapshotter.v1.zfs",
+];
+
+/// A running containerd, in a mount and a network namespace that end with it.
+#[derive(Debug)]
+pub struct Containerd {
+    dir: TempDir,
+    anchor: Anchor,
+    process: Mutex<Option<Child>>,
+    baseline: Vec<String>,
+}
+
+impl Containerd {
+    /// Starts a daemon with `shim` on its PATH.
+    pub fn start(shim: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("orlop-ctrd-").tempdir().expect("a temporary directory");
+        let bin = dir.path().join("bin");
+        fs::create_dir(&bin).expect("a directory of ours");
+        // Under the name of the Go shim as well: `ctr` lets no other one be told of another runtime.
+        for name in ["containerd-shim-orlop-v2", "containerd-shim-runc-v2"] {
+            symlink(shim, bin.join(name)).expect("a link of ours");
+        }
+        rootfs(&dir.path().join("rootfs"));
+        let anchor = Anchor::new(dir.path());
+        let mut daemon = Self { dir, anchor, process: Mutex::default(), baseline: Vec::new() };
+        fs::write(daemon.file("config.toml"), daemon.config()).expect("a file of ours");
+        daemon.resume();
+        daemon.baseline = daemon.mounts();
+        daemon
+    }
+
+    fn config(&self) -> String {
+        let (root, state, socket) = (self.file("root"), self.file("state"), self.file("c.sock"));
+        format!(
+            "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = {DISABLED:?}\n\
+             [grpc]\naddress = {socket:?}\n[debug]\nlevel = \"debug\"\n"
+        )
+    }
+
+    /// A path below the daemon's own directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A root file system with busybox.
+    pub fn rootfs(&self) -> PathBuf {
+        self.file("rootfs")
+    }
+
+    /// Stops the daemon alone; shims and containers stay.
+    pub fn suspend(&self, how: Signal) {
+        let Some(mut process) = self.process.lock().expect("not poisoned").take() else { return };
+        signal(process.id(), how);
+        let stopped = ended(&mut process, Duration::from_secs(30));
+        let _ = process.kill();
+        let _ = process.wait();
+        assert!(stopped, "containerd did not stop\n{}", self.log());
+    }
+
+    /// Starts the daemon (again) and waits until it answers.
+    pub fn resume(&self) {
+        let log = File::options().create(true).append(true).open(self.file("log")).expect("the daemon's log");
+        let mut command = self.inside("setpriv");
+        command.args(["--pdeathsig", "TERM"]).arg(programs::path("containerd")).arg("-c").arg(self.file("config.toml"));
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.file("bin").display()));
+        command.stdout(log.try_clone().expect("dup")).stderr(log);
+        let mut process = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        wait::until("containerd answers", Duration::from_secs(60), || {
+            if let Ok(Some(status)) = process.try_wait() {
+                panic!("containerd ended with {status}\n{}", self.log());
+            }
+            (self.file("c.sock").exists() && self.ctr("version").status == 0).then_some(())
+        });
+        *self.process.lock().expect("not poisoned") = Some(process);
+    }
+
+    /// The last lines of the daemon's log, which has the shims' too.
+    pub fn log(&self) -> String {
+        let text = fs::read_to_string(self.file("log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    fn inside(&self, program: &str) -> Command {
+        let mut command = programs::command("nsenter");
+        command.arg(format!("--target={}", self.anchor.pid())).args(["--mount", "--net", "--"]);
+        command.arg(programs::path(program));
+        command
+    }
+
+    /// The command for a line as one would type it behind `ctr `. `ROOTFS` stands for [`Containerd::rootfs`], and `run` gets the runtime.
+    pub fn command(&self, line: &str) -> Command {
+        let mut command = self.inside("ctr");
+        command.env("CONTAINERD_ADDRESS", self.file("c.sock"));
+        for word in words(line) {
+            match word.as_str() {
+                "ROOTFS" => command.arg("--rootfs").arg(self.rootfs()),
+                "run" => command.args(["run", "--runtime", RUNTIME]),
+                _ => command.arg(word),
+            };
+        }
+        command
+    }
+
+    /// Runs a line to its end, with nothing on its standard input.
+    pub fn ctr(&self, line: &str) -> Output {
+        self.ctr_with_input(line, None)
+    }
+
+    /// Runs a line with these bytes, and then the end of the file, on its standard input.
+    pub fn ctr_with_input(&self, line: &str, input: Option<&[u8]>) -> Output {
+        let mut command = self.command(line);
+        command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        finish(&format!("ctr {line}"), child, input)
+    }
+
+    /// The shims of this daemon, and those of a container.
+    pub fn shims(&self) -> Vec<(u32, String)> {
+        naming(self.dir.path()).into_iter().filter(|(_, line)| line.contains("containerd-shim-")).collect()
+    }
+
+    /// Mount points in the daemon's mount namespace.
+    pub fn mounts(&self) -> Vec<String> {
+        let file = format!("/proc/{}/mountinfo", self.anchor.pid());
+        let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
+        text.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect()
+    }
+
+    /// All that is there only while a container is: bundles, state of the runtime, shims and their sockets, mounts.
+    pub fn leftovers(&self) -> Vec<String> {
+        let private = |path: &str| PathBuf::from(format!("/proc/{}/root{path}", self.anchor.pid()));
+        let dirs = [
+            ("bundle", self.file("state/io.containerd.runtime.v2.task/default")),
+            ("state", private("/run/containerd/orlop/default")),
+            ("socket", private("/run/containerd/s")),
+        ];
+        let mut found = Vec::new();
+        for (kind, dir) in dirs {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            found.extend(entries.map(|entry| format!("{kind}: {}", entry.file_name().to_string_lossy())));
+        }
+        found.extend(self.shims().into_iter().map(|(pid, line)| format!("shim: {pid} {line}")));
+        let new = self.mounts().into_iter().filter(|mount| !self.baseline.contains(mount));
+        found.extend(new.map(|mount| format!("mount: {mount}")));
+        found
+    }
+}
+
+fn rootfs(root: &Path) {
+    for sub in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
+        fs::create_dir_all(root.join(sub)).expect("a directory of ours");
+    }
+    fs::copy(programs::path("busybox"), root.join("bin/busybox")).expect("copy of busybox");
+    let applets = String::from_utf8(programs::run(programs::command("busybox").arg("--list"))).expect("ASCII");
+    for applet in applets.lines().filter(|applet| *applet != "busybox") {
+        symlink("busybox", root.join("bin").join(applet)).expect("a link of ours");
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.get_mut().unwrap_or_else(|e| e.into_inner()).take() {
+            signal(process.id(), Signal::TERM);
+            ended(&mut process, Duration::from_secs(20));
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        kill_all_that_name(self.dir.path());
+        remove_cgroups(CGROUPS);
+        self.anchor.end();
+    }
+}
+
+/// Where the containers' cgroups are; the tests give it with `--cgroup`.
+pub const CGROUPS: &str = "/orlop-test-ctrd";

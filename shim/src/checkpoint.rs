@@ -1,0 +1,153 @@
+//! Checkpoints of a container, and its restoring when it is started.
+
+use crate::container::{Container, INIT_PID, create_options, read, words};
+use crate::io::Streams;
+use crate::worker::{self, Failure, Job, Result, Tools};
+use orlop::criu::rpc::CgroupMode;
+use orlop::ops::{self, CheckpointOptions, CriuOptions, RestoreOptions};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+/// What a container needs that is restored when it is started.
+pub struct Restore {
+    /// Where the images are.
+    pub images: PathBuf,
+    /// The images before them, for another runtime.
+    pub parent: String,
+    /// Of the process that will be there.
+    pub streams: Streams,
+}
+
+/// What containerd asks of a checkpoint.
+#[derive(Default)]
+pub struct Checkpoint {
+    /// Where the images go.
+    pub images: PathBuf,
+    /// Where CRIU works; empty: a directory that goes when all is well.
+    pub work: String,
+    /// The container ends.
+    pub exit: bool,
+    /// Keep established TCP connections.
+    pub tcp: bool,
+    /// Unix sockets may be connected to the outside.
+    pub unix_sockets: bool,
+    /// It may have a terminal of the outside.
+    pub terminal: bool,
+    /// Keep file locks.
+    pub file_locks: bool,
+}
+
+impl Container {
+    /// Brings it back, instead of starting it.
+    pub async fn restore(&self, restore: Restore) -> Result<()> {
+        let Restore { images, parent, mut streams } = restore;
+        let job = Job { stdio: streams.given() };
+        let terminal = self.init.names.terminal;
+        let work = match self.options.criu_work_path.as_str() {
+            "" => self.bundle.join("work"),
+            path => PathBuf::from(path),
+        };
+        let pid_file = self.bundle.join(INIT_PID);
+        let run = |tools: &Tools| match self.runtime() {
+            None => {
+                let options = RestoreOptions {
+                    create: create_options(&self.options, &self.id, &self.bundle, terminal, tools),
+                    criu: criu(&images, &work),
+                    tcp_close: false,
+                    lsm_profile: None,
+                    lsm_mount_context: None,
+                    detach: true,
+                    no_subreaper: true,
+                };
+                ops::restore::restore(&self.global(), &options)?;
+                read(&pid_file)
+            }
+            Some(runtime) => {
+                let mut args = words(&["restore", "--detach", "--no-subreaper", "--bundle"]);
+                args.extend([self.bundle.as_os_str(), "--image-path".as_ref(), images.as_ref()]);
+                args.extend([OsStr::new("--work-path"), work.as_ref()]);
+                if !parent.is_empty() {
+                    args.extend([OsStr::new("--parent-path"), parent.as_ref()]);
+                }
+                runtime.make(&args, &pid_file, &self.id, terminal, tools)
+            }
+        };
+        let done = worker::run(&self.shim.reaper, job, run).await?;
+        let (pid, watch) = done.process(&self.shim.reaper)?;
+        streams.attach(done.console)?;
+        self.init.began(pid, &watch, streams);
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+        Ok(())
+    }
+
+    /// Writes images of the container.
+    pub async fn checkpoint(&self, asked: Checkpoint) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        let own_work = self.bundle.join("work/criu-work");
+        let work = if asked.work.is_empty() { own_work.clone() } else { PathBuf::from(&asked.work) };
+        let run = |_: &Tools| {
+            for dir in [&asked.images, &work] {
+                std::fs::create_dir_all(dir).map_err(|e| Failure::internal(&format!("mkdir {}", dir.display()), e))?;
+            }
+            let done = match self.runtime() {
+                None => {
+                    let options = CheckpointOptions {
+                        id: self.id.clone(),
+                        criu: CriuOptions {
+                            tcp_established: asked.tcp,
+                            ext_unix_sk: asked.unix_sockets,
+                            shell_job: asked.terminal,
+                            file_locks: asked.file_locks,
+                            ..criu(&asked.images, &work)
+                        },
+                        parent_path: None,
+                        leave_running: !asked.exit,
+                        tcp_skip_in_flight: false,
+                        link_remap: false,
+                        pre_dump: false,
+                        status_fd: None,
+                        page_server: None,
+                    };
+                    ops::checkpoint::checkpoint(&self.global(), &options).map_err(Failure::from)
+                }
+                Some(runtime) => {
+                    let mut args = words(&["checkpoint", "--image-path"]);
+                    args.extend([asked.images.as_os_str(), "--work-path".as_ref(), work.as_ref()]);
+                    let flags = [
+                        (!asked.exit, "--leave-running"),
+                        (asked.tcp, "--tcp-established"),
+                        (asked.unix_sockets, "--ext-unix-sk"),
+                        (asked.terminal, "--shell-job"),
+                        (asked.file_locks, "--file-locks"),
+                    ];
+                    args.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| OsStr::new(*flag)));
+                    args.push(OsStr::new(&self.id));
+                    runtime.run(&args, true).map(drop)
+                }
+            };
+            // What CRIU said stays when it failed; it is small when it did not.
+            if done.is_ok() && work == own_work {
+                let _ = std::fs::remove_dir_all(&own_work);
+            }
+            done.map(|()| Vec::new())
+        };
+        let done = worker::run(&self.shim.reaper, Job { stdio: None }, run).await;
+        done.map(drop).map_err(|e| e.during("OCI runtime checkpoint failed"))
+    }
+}
+
+fn criu(images: &Path, work: &Path) -> CriuOptions {
+    CriuOptions {
+        image_path: images.to_path_buf(),
+        work_path: Some(work.to_path_buf()),
+        tcp_established: false,
+        ext_unix_sk: false,
+        shell_job: false,
+        file_locks: false,
+        lazy_pages: false,
+        auto_dedup: false,
+        manage_cgroups_mode: CgroupMode::default(),
+        network_lock: None,
+    }
+}

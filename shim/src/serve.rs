@@ -1,0 +1,76 @@
+//! The daemon: one thread, one loop.
+
+use crate::container::Shim;
+use crate::events::Events;
+use crate::ready::Ready;
+use crate::reaper::Reaper;
+use crate::task::Service;
+use containerd_shim_protos::shim_async::create_task;
+use containerd_shim_protos::ttrpc::asynchronous::Server;
+use orlop_sys::signal::{self, Signals};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The names of the Task API's versions: their methods and messages are the same.
+const VERSIONS: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
+/// How long the last events may take on their way out.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
+
+/// Serves until containerd says that it is over, or a signal does.
+pub fn serve(listener: UnixListener, socket: &Path, namespace: &str, events: String) -> Result<(), String> {
+    let signals = Signals::block().map_err(|e| format!("signalfd: {e}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|e| format!("event loop: {e}"))?;
+    let served = runtime.block_on(run(listener, signals, namespace.to_string(), events));
+    // Before the listener is closed, a new daemon of the same group would find it in use.
+    let _ = std::fs::remove_file(socket);
+    served
+}
+
+async fn run(listener: UnixListener, signals: Signals, namespace: String, address: String) -> Result<(), String> {
+    let failed = |what: &'static str| move |e: std::io::Error| format!("{what}: {e}");
+    listener.set_nonblocking(true).map_err(failed("listener"))?;
+    let listener = tokio::net::UnixListener::from_std(listener).map_err(failed("listener"))?;
+    let signals = Ready::new(signals).map_err(failed("signalfd"))?;
+    let (events, sender) = Events::new(address, namespace.clone());
+    let reaper = Arc::new(Reaper::default());
+    let service = Service::new(Arc::new(Shim { namespace, events, reaper: reaper.clone() }));
+    let mut over = service.over();
+    let mut server = Server::new().add_listener(listener.into());
+    for version in VERSIONS {
+        let methods = create_task(Arc::new(service.clone())).into_values();
+        server = server.register_service(methods.map(|methods| (version.to_string(), methods)).collect());
+    }
+    server.start().await.map_err(|e| format!("server: {e}"))?;
+    loop {
+        tokio::select! {
+            _ = over.wait_for(|over| *over) => break,
+            ready = signals.readable() => {
+                ready.map_err(failed("signalfd"))?;
+                let mut ended = false;
+                while let Some(number) = signals.get().next().map_err(|e| format!("signalfd: {e}"))? {
+                    match number {
+                        signal::SIGCHLD => reaper.orphans(),
+                        signal::SIGTERM | signal::SIGINT => ended = true,
+                        _ => {}
+                    }
+                }
+                if ended {
+                    break;
+                }
+            }
+        }
+    }
+    // The answer to the request for the end goes out before the connections close.
+    tokio::task::yield_now().await;
+    let _ = server.shutdown().await;
+    drop((server, service));
+    // Its queue has no sender any more: it ends when all has been sent.
+    let _ = tokio::time::timeout(LAST_EVENTS, sender).await;
+    Ok(())
+}
