@@ -400,6 +400,8 @@ fn a_restore_asks_for_what_its_flags_say() {
     let mounts = option(opt::EXT_MNT);
     let hosts = bundle.path("hosts");
     assert!(mounts.contains(&message(&rpc::pair("/etc/hosts", hosts.to_str().unwrap()))), "{mounts:?}");
+    let notify = bundle.state_dir().join("notify");
+    assert!(mounts.contains(&message(&rpc::pair("/run/notify", notify.to_str().unwrap()))), "{mounts:?}");
     let roots = option(opt::CG_ROOT);
     assert_eq!(roots.len(), noted("cgroup").lines().count());
     assert!(roots.iter().any(|root| root.ends_with(&bundle.cgroup_path())), "{roots:?}");

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, On, Result, invalid};
 use crate::plan::{c_string, destination};
 use crate::spawn::{Answers, open_proc};
 use crate::state::{self, Container, Reserved};
-use crate::{netdevices, resctrl};
+use crate::{netdevices, notify, resctrl};
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Spec};
 use orlop_sys::signal::Signals;
 use orlop_sys::{Errno, file, network, process, socket};
@@ -72,6 +72,8 @@ fn make(global: &Global, options: &RestoreOptions) -> Result<Running> {
     let cgroup = host.plan(&asked)?;
     let reserved = Reserved::new(&global.root, &create.id)?;
     reserved.keep_config(&config)?;
+    // Whether the container had one when it was dumped is in the images alone: without it CRIU would restore no such container.
+    notify::prepare(&reserved.dir)?;
     let place = place(&config.spec, &create.bundle, &rootfs, &reserved)?;
 
     let class = match linux.and_then(|l| l.intel_rdt().as_ref()) {
