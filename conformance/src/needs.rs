@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::criu;
 
@@ -48,6 +50,7 @@ pub const NEEDS: &[Need] = &[
             "mounts::cgroup_mount_shows_the_path_of_proc",
             "cgroups::unified_writes_unknown_files",
             "cgroups::unified_of_an_absent_controller_is_refused",
+            "cgroup_manager::delegated_cgroup_by_annotation",
         ],
     },
     Need { what: "cgroup v1", present: || !v2(), checks: &["cgroups::unified_without_v2_is_refused"] },
@@ -71,6 +74,38 @@ pub const NEEDS: &[Need] = &[
         ],
     },
     Need {
+        what: "systemd as pid 1 that answers",
+        present: systemd,
+        checks: &[
+            "systemd::scope_lies_in_its_slice",
+            "systemd::slices_nest_by_their_dashes",
+            "systemd::path_absent_is_a_scope_of_the_id",
+            "systemd::path_of_another_form_is_refused",
+            "systemd::init_and_exec_are_in_the_scope",
+            "systemd::update_changes_the_unit",
+            "systemd::limits_outlive_a_daemon_reload",
+            "systemd::pause_and_resume",
+            "systemd::delete_stops_the_unit",
+            "systemd::a_refused_create_leaves_no_unit",
+            "systemd::a_failed_scope_of_the_name_is_replaced",
+            "systemd::a_running_scope_of_the_name_is_refused",
+            "systemd::annotations_are_properties",
+            "systemd::annotations_in_seconds",
+            "systemd::annotation_that_is_no_value_is_refused",
+            "systemd::annotation_of_an_unknown_property_is_refused",
+            "systemd::devices_outlive_a_daemon_reload",
+            "systemd::subgroup_by_annotation",
+            "systemd::memory_limit",
+            "systemd::memory_reservation",
+            "systemd::memory_swap",
+            "systemd::pids_limit",
+            "systemd::cpu_quota",
+            "systemd::cpu_period",
+            "systemd::cpu_shares",
+            "systemd::unified",
+        ],
+    },
+    Need {
         what: "AppArmor",
         present: || fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
         checks: &[
@@ -89,6 +124,17 @@ pub fn missing(check: &str) -> Option<&'static str> {
 /// Whether the host has cgroup v2 alone.
 pub fn v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// Whether systemd is this host's manager (sd_booted(3)), is pid 1 of what we see, and answers.
+fn systemd() -> bool {
+    static ANSWERS: OnceLock<bool> = OnceLock::new();
+    *ANSWERS.get_or_init(|| {
+        let pid1 = fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim_end() == "systemd");
+        let version = || Command::new("systemctl").args(["show", "--property=Version"]).output();
+        pid1 && Path::new("/run/systemd/system").is_dir()
+            && version().is_ok_and(|out| out.status.success() && out.stdout.starts_with(b"Version="))
+    })
 }
 
 /// The options of the mount of cgroup v2 on /sys/fs/cgroup; they belong to the hierarchy, not to the mount.

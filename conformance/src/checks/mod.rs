@@ -20,6 +20,7 @@ mod network_devices;
 mod process;
 mod rootless;
 mod seccomp;
+mod systemd;
 mod values;
 
 /// Every check of every area.
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Check> {
         network_devices::checks(),
         hooks::checks(),
         cgroups::checks(),
+        systemd::checks(),
         rootless::checks(),
         seccomp::checks(),
         values::checks(),

@@ -1,5 +1,6 @@
 //! No cgroups: `--cgroup-manager disabled`, and a rootless container that may not make any.
 
+use super::devices::DeviceList;
 use super::{Cgroup, Entry, Paths};
 use crate::error::{Error, Kind, Result, invalid};
 use oci_spec::runtime::LinuxResources;
@@ -20,6 +21,10 @@ impl Nothing {
 impl Cgroup for Nothing {
     fn create_around(&mut self, resources: Option<&LinuxResources>, _holder: Option<i32>) -> Result<Entry> {
         resources.map_or(Ok(()), check)?;
+        let rules = resources.and_then(|r| r.devices().as_deref()).unwrap_or_default();
+        if !DeviceList::new(rules)?.allows_all() {
+            log::warn!("linux.resources.devices: device rules do not hold without cgroups (--cgroup-manager disabled)");
+        }
         Ok(Entry::default())
     }
 
@@ -67,8 +72,8 @@ impl Cgroup for Nothing {
     }
 }
 
-/// Refuses limits, which would not hold. Device rules that only deny are left out: without the right to make nodes, or with
-/// the container's own /dev, they are a second line, and engines always send them.
+/// Refuses limits, which would not hold. Device rules are only warned of, at create: with the container's own /dev, and
+/// without the right to make nodes, they are a second line, and engines always send them.
 fn check(resources: &LinuxResources) -> Result<()> {
     let Some(write) = super::v2::writes(resources)?.into_iter().next() else { return Ok(()) };
     Err(invalid(write.field, "cannot be limited without cgroups")

@@ -135,10 +135,10 @@ impl Cgroup for Systemd {
         let properties = self.properties(resources, pid)?;
         self.manager()?.start(&self.unit, properties)?;
         let mut made = Made::default();
-        let rounded = resources.map(properties::rounded);
+        let agreed = resources.map(properties::agreed);
         let filled = self
             .enter_subgroup(&mut made, holder.as_ref())
-            .and_then(|()| self.inner.create_around(rounded.as_ref(), pid))
+            .and_then(|()| self.inner.create_around(agreed.as_ref(), pid))
             .and_then(|entry| {
                 if let (Some(holder), Some(dir)) = (&mut holder, self.inner.paths().get("")) {
                     holder.make_room(dir)?;
@@ -205,7 +205,7 @@ impl Cgroup for Systemd {
             self.freeze(false)?;
         }
         set?;
-        self.inner.set(&properties::rounded(resources))
+        self.inner.set(&properties::agreed(resources))
     }
 
     fn freeze(&self, frozen: bool) -> Result<()> {

@@ -78,7 +78,7 @@ pub(super) fn flags() -> Vec<Arg> {
 
 pub(super) fn options(flags: &ArgMatches, id: String) -> Result<UpdateOptions> {
     let schemata = SCHEMATA.iter().filter_map(|(flag, _)| Some((*flag, string(flags, flag)?)));
-    let schemata = schemata.filter(|(_, line)| !line.is_empty()).collect();
+    let schemata: Vec<_> = schemata.filter(|(_, line)| !line.is_empty()).collect();
     let resources = match given_file(flags)? {
         Some(json) => {
             for l in LIMITS.iter().filter(|l| string(flags, l.flag).is_some()) {
@@ -88,7 +88,7 @@ pub(super) fn options(flags: &ArgMatches, id: String) -> Result<UpdateOptions> {
         }
         None => {
             let limits = limits(|flag| string(flags, flag))?;
-            if limits.as_object().is_none_or(Map::is_empty) {
+            if limits.as_object().is_none_or(Map::is_empty) && schemata.is_empty() {
                 warn!("update: no limit was given: nothing changes");
             }
             limits.to_string().into_bytes()

@@ -105,7 +105,12 @@ fn memory_properties(memory: &LinuxMemory, v2: bool, p: &mut Properties) -> Resu
 fn cpu_properties(cpu: &LinuxCpu, v2: bool, p: &mut Properties) -> Result<()> {
     match (set(cpu.shares()), v2) {
         // 0 is systemd's word for idle, which has no weight.
-        _ if v2 && cpu.idle() == Some(1) => p.number("cpu.idle", "CPUWeight", Some(0)),
+        (shares, true) if cpu.idle() == Some(1) => {
+            if shares.is_some() {
+                both("cpu.shares", "cpu.idle");
+            }
+            p.number("cpu.idle", "CPUWeight", Some(0));
+        }
         (shares, true) => p.number("cpu.shares", "CPUWeight", shares.map(v2::cpu_weight)),
         (shares, false) => p.number("cpu.shares", "CPUShares", shares),
     }
@@ -118,6 +123,11 @@ fn cpu_properties(cpu: &LinuxCpu, v2: bool, p: &mut Properties) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The first words are runc's.
+fn both(weight: &str, idle: &str) {
+    log::warn!("linux.resources.{weight}: unable to apply both {weight} and {idle}: what is idle has no weight");
 }
 
 fn quota(field: &str, quota: Option<i64>, period: Option<u64>, p: &mut Properties) {
@@ -135,20 +145,36 @@ fn per_second(quota: i64, period: Option<u64>) -> Option<u64> {
     u64::try_from(exact).ok()?.checked_next_multiple_of(PER_CENT)
 }
 
-/// The same limits with the quota that systemd makes of it: what the files say and what the unit says are then alike, and
-/// a child cgroup of the rounded quota fits in.
-pub fn rounded(resources: &LinuxResources) -> LinuxResources {
+/// The same limits as systemd understands them, for the files to say what the unit says: the quota is rounded (a child cgroup
+/// of the rounded quota then fits in), and what is idle has no weight.
+pub fn agreed(resources: &LinuxResources) -> LinuxResources {
     let mut resources = resources.clone();
-    let Some(cpu) = resources.cpu().clone() else { return resources };
-    let Some(quota) = set(cpu.quota()) else { return resources };
-    let period = set(cpu.period()).unwrap_or(PERIOD);
-    let Some(rounded) = per_second(quota, Some(period)) else { return resources };
-    let rounded = u128::from(rounded) * u128::from(period) / 1_000_000;
-    let mut cpu = cpu;
-    // Only up: a quota that was whole already must not lose a microsecond on the way there and back.
-    cpu.set_quota(Some(quota.max(i64::try_from(rounded).unwrap_or(quota))));
-    resources.set_cpu(Some(cpu));
+    if let Some(mut cpu) = resources.cpu().clone() {
+        cpu.set_quota(cpu.quota().map(|quota| rounded(quota, cpu.period())));
+        if cpu.idle() == Some(1) {
+            cpu.set_shares(None);
+        }
+        resources.set_cpu(Some(cpu));
+    }
+    if let Some(mut unified) =
+        resources.unified().clone().filter(|all| all.get("cpu.idle").is_some_and(|text| is_one(text)))
+    {
+        unified.remove("cpu.weight");
+        resources.set_unified(Some(unified));
+    }
     resources
+}
+
+fn rounded(quota: i64, period: Option<u64>) -> i64 {
+    let period = set(period).unwrap_or(PERIOD);
+    let Some(rounded) = per_second(quota, Some(period)) else { return quota };
+    let rounded = u128::from(rounded) * u128::from(period) / 1_000_000;
+    // Only up: a quota that was whole already must not lose a microsecond on the way there and back.
+    quota.max(i64::try_from(rounded).unwrap_or(quota))
+}
+
+fn is_one(text: &str) -> bool {
+    text.trim() == "1"
 }
 
 /// A list of numbers and ranges (`0-3,8`) as a set of bits.
@@ -206,8 +232,7 @@ fn unified(resources: &LinuxResources, p: &mut Properties) -> Result<()> {
         let number = |text: &str| if text == "max" { Ok(MAX) } else { text.parse::<u64>().map_err(|_| bad()) };
         match *file {
             "cpu.idle" if idle => p.number(&field, "CPUWeight", Some(0)),
-            // An idle cgroup has no weight.
-            "cpu.weight" if idle => {}
+            "cpu.weight" if idle => both("unified.cpu.weight", "unified.cpu.idle"),
             "cpu.max" => {
                 let mut words = value.split_whitespace();
                 let limit = number(words.next().unwrap_or_default())?;
@@ -422,9 +447,20 @@ mod tests {
         ] {
             let period = period.map_or(String::new(), |p| format!(",\"period\":{p}"));
             let json = format!(r#"{{"cpu":{{"quota":{quota}{period}}}}}"#);
-            let got = rounded(&serde_json::from_str(&json).unwrap()).cpu().as_ref().unwrap().quota();
+            let got = agreed(&serde_json::from_str(&json).unwrap()).cpu().as_ref().unwrap().quota();
             assert_eq!(got, Some(expected), "{json}");
         }
+    }
+
+    #[test]
+    fn what_is_idle_has_no_weight_in_the_files() {
+        let of = |json: &str| serde_json::to_value(agreed(&serde_json::from_str(json).unwrap())).unwrap();
+        assert_eq!(of(r#"{"cpu":{"shares":9,"idle":1}}"#), serde_json::json!({"cpu": {"idle": 1}}));
+        assert_eq!(of(r#"{"cpu":{"shares":9,"idle":0}}"#), serde_json::json!({"cpu": {"shares": 9, "idle": 0}}));
+        let both = r#"{"unified":{"cpu.weight":"8","cpu.idle":"1\n"}}"#;
+        assert_eq!(of(both), serde_json::json!({"unified": {"cpu.idle": "1\n"}}));
+        let awake = serde_json::json!({"unified": {"cpu.weight": "8", "cpu.idle": "0"}});
+        assert_eq!(of(&awake.to_string()), awake);
     }
 
     #[test]
