@@ -114,6 +114,10 @@ pub fn check_id(id: &str) -> Result<()> {
     Ok(())
 }
 
+fn absent(id: &str) -> Error {
+    Error::new(Kind::NotFound, format!("container does not exist: {id:?}"))
+}
+
 impl Container {
     /// The container of this id.
     pub fn load(root: &Path, id: &str) -> Result<Container> {
@@ -122,7 +126,7 @@ impl Container {
         let path = dir.join(STATE);
         let raw = match std::fs::read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound && !dir.exists() => {
-                return Err(Error::new(Kind::NotFound, format!("container does not exist: {id:?}")));
+                return Err(absent(id));
             }
             other => other.on("read", path.display())?,
         };
@@ -149,12 +153,11 @@ impl Container {
     }
 
     /// What can be known of a container that [`Container::load`] cannot load, because its create was killed: where its
-    /// cgroups would be by the configuration that it has kept. `None`: it was killed before it made any. Waits for a
-    /// create that still runs.
+    /// cgroups would be by the configuration that it has kept. `None`: it was killed before it made any. The
+    /// caller holds the lock.
     pub fn unfinished(root: &Path, id: &str, driver: Driver, user: bool) -> Result<Option<Box<dyn Cgroup>>> {
         check_id(id)?;
         let dir = root.join(id);
-        let _lock = Lock::of(&dir)?;
         // Written before the cgroups are made: when it is not complete, there are none.
         let Ok(config) = Config::load(&dir.join(CONFIG)) else { return Ok(None) };
         cgroup::Host::default()
@@ -162,9 +165,10 @@ impl Container {
             .map(Some)
     }
 
-    /// Waits until no other command changes this container; the lock ends with the value.
-    pub fn lock(&self) -> Result<Lock> {
-        Lock::of(&self.dir)
+    /// The container of this id, and the lock on it, which is waited for: it comes first, so that what is loaded is what is locked.
+    pub fn locked(root: &Path, id: &str) -> Result<(Container, Lock)> {
+        let lock = Lock::of_container(root, id)?;
+        Ok((Container::load(root, id)?, lock))
     }
 
     /// What the kernel says of it now.
@@ -241,6 +245,22 @@ impl Container {
 pub struct Lock(OwnedFd);
 
 impl Lock {
+    /// Waits until no other command changes this container; the lock ends with the value. NotFound: there is none, or no more.
+    pub fn of_container(root: &Path, id: &str) -> Result<Lock> {
+        check_id(id)?;
+        let dir = root.join(id);
+        loop {
+            let lock = match Lock::of(&dir) {
+                Err(e) if e.errno() == Some(Errno::ENOENT) => return Err(absent(id)),
+                other => other?,
+            };
+            // Who had it may have been a delete: then there may be another directory of this name by now.
+            if file::fstat(lock.0.as_fd()).on("fstat", dir.display())?.nlink > 0 {
+                return Ok(lock);
+            }
+        }
+    }
+
     fn of(dir: &Path) -> Result<Lock> {
         let fd = open_dir(dir)?;
         file::lock(fd.as_fd(), true).on("flock", dir.display())?;

@@ -20,8 +20,7 @@ const LOG: &CStr = c"dump.log";
 
 /// Writes the images of the container; then the container is deleted, unless it is to go on running.
 pub fn checkpoint(global: &Global, options: &CheckpointOptions) -> Result<()> {
-    let container = Container::load(&global.root, &options.id)?;
-    let _lock = container.lock()?;
+    let (container, _lock) = Container::locked(&global.root, &options.id)?;
     let status = container.status()?;
     if matches!(status, Status::Created | Status::Stopped) {
         let why = format!("container cannot be checkpointed in {status} state");

@@ -4,7 +4,7 @@ use super::{Global, select};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Kind, On, Result};
 use crate::hooks;
-use crate::state::{self, Container, Status};
+use crate::state::{self, Container, Lock, Status};
 use orlop_sys::process::SIGKILL;
 use orlop_sys::{Errno, poll, process};
 use std::os::fd::AsFd;
@@ -15,13 +15,14 @@ const PATIENCE: i32 = 10_000;
 
 /// Deletes the container. `force`: kills it first, and is content when there is none.
 pub fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
-    let container = match Container::load(&global.root, id) {
-        Ok(container) => container,
+    let _lock = match Lock::of_container(&global.root, id) {
         Err(e) if force && e.kind() == Kind::NotFound => return Ok(()),
-        Err(e) if force && state::check_id(id).is_ok() => return unfinished(global, id, e),
-        Err(e) => return Err(e),
+        other => other?,
     };
-    let _lock = container.lock()?;
+    let container = match Container::load(&global.root, id) {
+        Err(e) if force => return unfinished(global, id, e),
+        other => other?,
+    };
     match container.status()? {
         Status::Stopped => {}
         Status::Created => end(&container)?,
@@ -43,10 +44,6 @@ pub fn delete_matching(global: &Global, pattern: &str, force: bool) -> Result<()
 fn unfinished(global: &Global, id: &str, broken: Error) -> Result<()> {
     let remove = || {
         let cgroup = Container::unfinished(&global.root, id, global.cgroups, super::user_manager(global))?;
-        // While we waited for the lock, a create may have come to its end.
-        if Container::load(&global.root, id).is_ok() {
-            return delete(global, id, true);
-        }
         cgroup.map_or(Ok(()), |cgroup| vacate(cgroup.as_ref()))?;
         state::remove_dir(&global.root.join(id))
     };

@@ -26,8 +26,7 @@ pub fn mounts(global: &Global, action: &str, id: &str, file: &Path) -> Result<()
         other => return Err(invalid("mounts", format!("{other:?} is not one of add, remove"))),
     };
     let list = read(file)?;
-    let container = Container::load(&global.root, id)?;
-    let _lock = container.lock()?;
+    let (container, _lock) = Container::locked(&global.root, id)?;
     if container.status()? == Status::Stopped {
         return Err(Error::new(Kind::State, "container not running"));
     }

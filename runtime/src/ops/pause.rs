@@ -6,8 +6,7 @@ use crate::state::{Container, Status};
 
 /// Pauses a running or created container.
 pub fn pause(global: &Global, id: &str) -> Result<()> {
-    let container = Container::load(&global.root, id)?;
-    let _lock = container.lock()?;
+    let (container, _lock) = Container::locked(&global.root, id)?;
     match container.status()? {
         Status::Running | Status::Created => container.cgroup().freeze(true),
         // The words are those that callers look for.

@@ -6,8 +6,7 @@ use crate::state::{Container, Status};
 
 /// Resumes a paused container.
 pub fn resume(global: &Global, id: &str) -> Result<()> {
-    let container = Container::load(&global.root, id)?;
-    let _lock = container.lock()?;
+    let (container, _lock) = Container::locked(&global.root, id)?;
     match container.status()? {
         Status::Paused => container.cgroup().freeze(false),
         _ => Err(Error::new(Kind::State, "container not paused")),

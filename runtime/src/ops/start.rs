@@ -15,8 +15,7 @@ const OPEN: u8 = b'0';
 
 /// Starts the created container.
 pub fn start(global: &Global, id: &str) -> Result<()> {
-    let container = Container::load(&global.root, id)?;
-    let lock = container.lock()?;
+    let (container, lock) = Container::locked(&global.root, id)?;
     match container.status()? {
         Status::Created => {}
         Status::Stopped => return Err(refused("cannot start a container that has stopped")),

@@ -15,8 +15,7 @@ use std::path::Path;
 
 /// Changes the limits of a container that has not ended. If one of them is refused, those before it are set back.
 pub fn update(global: &Global, options: &UpdateOptions) -> Result<()> {
-    let container = Container::load(&global.root, &options.id)?;
-    let _lock = container.lock()?;
+    let (container, _lock) = Container::locked(&global.root, &options.id)?;
     let given = given(&options.resources)?;
     if container.status()? == Status::Stopped {
         return Err(Error::new(Kind::State, "container not running"));
