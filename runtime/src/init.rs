@@ -11,6 +11,7 @@ use orlop_sys::poll::{READ, poll};
 use orlop_sys::process as sys;
 use orlop_sys::{Errno, file, terminal};
 use orlop_sys::{bpf, network, signal};
+use std::cell::RefCell;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -41,6 +42,17 @@ pub struct Init<'a> {
     pub gate: Gate<'a>,
     /// Takes what hooks print.
     pub hook_output: BorrowedFd<'a>,
+    /// What has been mounted, where [`Plan::all_or_nothing`] holds. The room for it was made before the clone.
+    pub mounted: RefCell<Vec<Mounted>>,
+}
+
+/// A mount that was made, held by an fd, so that it can be found again whatever the container does to the path.
+#[derive(Debug)]
+pub enum Mounted {
+    /// The root of the mount.
+    Root(OwnedFd),
+    /// What it was mounted on: of mount(2) no fd comes back.
+    Place(OwnedFd),
 }
 
 /// A failed part of a step, and its errno.
@@ -93,6 +105,8 @@ impl Init<'_> {
         for (i, planned) in self.plan.steps.iter().enumerate().skip(self.plan.hop_steps) {
             walk.rootfs.at = i as u16;
             if let Err(Fault(part, number)) = walk.step(&planned.step) {
+                // Before the parent knows: it would end this process.
+                walk.rootfs.take_back();
                 let frame = Frame { tag: Tag::Failed, part, step: i as u16, number };
                 self.fail(&frame, ready, walk.late_output.as_ref().map(AsFd::as_fd));
                 break;

@@ -5,7 +5,7 @@
 //! fchdir to it, never on the path again (CVE-2021-30465, CVE-2025-31133, CVE-2025-52881).
 
 use crate::copy_up;
-use crate::init::{Fault, InPart, Init};
+use crate::init::{Fault, InPart, Init, Mounted};
 use crate::plan::{BindStep, DeviceStep, MountStep, Step, Target, Tree};
 use crate::sync::{Part, Tag};
 use orlop_sys::mount::{self as sys, Attr, attr};
@@ -13,6 +13,9 @@ use orlop_sys::process;
 use orlop_sys::{Errno, file};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// How many mounts of a container over one of ours are taken away with it: it must not hold us up by making more.
+const STACKED_MOST: u32 = 64;
 
 /// The rootfs while it is being built.
 pub struct Rootfs<'a> {
@@ -138,12 +141,48 @@ impl<'a> Rootfs<'a> {
 
     fn unmount(&self, target: &Target) -> Result<(), Fault> {
         let place = self.mount_point(target)?;
+        Ok(self.unmount_at(place.as_fd())?)
+    }
+
+    /// Unmounts the topmost mount on what the fd refers to, itself included.
+    fn unmount_at(&self, place: BorrowedFd) -> Result<(), Errno> {
         // umount2(2) takes a path alone: that of the fd in the host's /proc, which no container can have touched.
         process::fchdir(self.init.proc)?;
         let mut buf = [0u8; 32];
-        let result = sys::unmount(file::own_fd_path(&mut buf, place.as_fd())?, sys::MNT_DETACH);
+        let result = sys::unmount(file::own_fd_path(&mut buf, place)?, sys::MNT_DETACH);
         process::fchdir(self.fd()?)?;
-        Ok(result?)
+        result
+    }
+
+    /// An fd for [`Rootfs::keep`], where mounts may have to go again. Got before the mount is made: then nothing can fail between.
+    fn hold(&self, fd: BorrowedFd) -> Result<Option<OwnedFd>, Fault> {
+        let held = self.init.plan.all_or_nothing.then(|| fd.try_clone_to_owned()).transpose();
+        Ok(held.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))?)
+    }
+
+    /// Remembers a mount. It allocates nothing: there is room for one mount a step.
+    fn keep(&self, mounted: Option<Mounted>) {
+        self.init.mounted.borrow_mut().extend(mounted);
+    }
+
+    /// Unmounts what was made here and nothing else, the last one first. What the container has done to it meanwhile goes with it;
+    /// there is nobody to be told of a failure but of the step's own.
+    pub fn take_back(&self) {
+        while let Some(mounted) = self.init.mounted.borrow_mut().pop() {
+            match &mounted {
+                // A container that mounts over it has that unmounted first: a walk ends on the topmost mount. EINVAL: it is no mount
+                // of this namespace any more.
+                Mounted::Root(root) => {
+                    let mut left = STACKED_MOST;
+                    while left > 0 && self.unmount_at(root.as_fd()).is_ok() {
+                        left -= 1;
+                    }
+                }
+                Mounted::Place(place) => {
+                    let _ = self.unmount_at(place.as_fd());
+                }
+            }
+        }
     }
 
     fn mount(&self, m: &MountStep) -> Result<(), Fault> {
@@ -156,6 +195,7 @@ impl<'a> Rootfs<'a> {
         if keep_mode {
             data = with_mode(&mut buf, data, file::fstat(place.as_fd())?.mode & 0o7777)?;
         }
+        let held = self.hold(place.as_fd())?;
         process::fchdir(place.as_fd())?;
         let data = (!data.is_empty()).then_some(data);
         match sys::mount(Some(&m.source), c".", Some(&m.fs), m.flags, data) {
@@ -167,6 +207,7 @@ impl<'a> Rootfs<'a> {
             }
             other => other?,
         }
+        self.keep(held.map(Mounted::Place));
         let none = Attr::default();
         if m.copy_up || m.attr != none || m.recursive != none || !m.propagation.is_empty() {
             let mounted = self.mounted(&m.target)?;
@@ -227,7 +268,10 @@ impl<'a> Rootfs<'a> {
             keep_locked(tree, &b.attr)?;
         }
         change(tree, &b.attr, &b.recursive, &b.propagation)?;
-        sys::attach(tree, place.as_fd()).part(Part::Attach)
+        let held = self.hold(tree)?;
+        sys::attach(tree, place.as_fd()).part(Part::Attach)?;
+        self.keep(held.map(Mounted::Root));
+        Ok(())
     }
 
     /// A symlink with the same text; one that is there already must have it.

@@ -10,6 +10,7 @@ use crate::userns;
 use log::debug;
 use orlop_sys::process::{self as sys, Exit};
 use orlop_sys::{Errno, file, mount, socket};
+use std::cell::RefCell;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -93,6 +94,7 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
             socket: theirs.as_fd(),
             gate: request.gate.map_or(Gate::Parent, |fifo| Gate::Fifo(fifo.as_fd())),
             hook_output: output.as_fd(),
+            mounted: RefCell::new(Vec::with_capacity(if plan.all_or_nothing { plan.steps.len() } else { 0 })),
         };
         let dir = request.entry.dir.as_ref().map(AsFd::as_fd);
         clone_child(plan, &child, dir, || {

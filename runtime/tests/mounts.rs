@@ -68,3 +68,55 @@ fn a_new_procfs_is_that_of_the_container() {
     let seen = b.run("exec", &[ID, "cat", "/out/1/comm"]);
     assert_eq!(seen.stdout, "sleep\n", "{seen:?}");
 }
+
+/// A list that cannot be mounted wholly is taken back: only what was made of it, not what the container mounts meanwhile.
+#[test]
+fn a_failed_list_leaves_the_containers_own_mounts() {
+    const OWN: usize = 150;
+    private_mounts();
+    let b = Bundle::new();
+    let mut config = b.docker();
+    config["linux"].as_object_mut().unwrap().remove("seccomp");
+    for set in ["bounding", "effective", "permitted"] {
+        config["process"]["capabilities"][set].as_array_mut().unwrap().push(json!("CAP_SYS_ADMIN"));
+    }
+    let script = format!(
+        "cd /out; busybox mkdir -p own; busybox mount -t tmpfs outer own; i=0; while [ $i -lt {OWN} ]; do busybox mkdir own/$i; \
+         busybox mount -t tmpfs own own/$i; i=$((i+1)); done; echo > /out/done; exec sleep 100"
+    );
+    config["process"]["args"] = json!(["sh", "-c", script]);
+    b.write(&config);
+    let before = mountinfo();
+    let source = b.path("source");
+    fs::create_dir(&source).unwrap();
+    let mut list: Vec<_> = (0..40)
+        .map(|i| match i % 2 {
+            0 => json!({"destination": format!("/tmp/{i}"), "type": "tmpfs", "source": "added"}),
+            _ => json!({"destination": format!("/tmp/{i}"), "type": "bind", "source": source, "options": ["rbind"]}),
+        })
+        .collect();
+    // On each other, and on a mount that was there before: the one below must stay.
+    list.push(json!({"destination": "/dev/shm", "type": "tmpfs", "source": "added"}));
+    list.push(json!({"destination": "/dev/shm", "type": "bind", "source": source, "options": ["bind"]}));
+    list.push(json!({"destination": "/tmp/0/x", "type": "nosuchfs", "source": "none"}));
+    let file = b.path("mounts.json");
+    fs::write(&file, json!(list).to_string()).unwrap();
+    assert!(b.run("create", &[ID]).ok());
+    let pid = serde_json::from_str::<serde_json::Value>(&b.run("state", &[ID]).stdout).unwrap()["pid"].clone();
+    let inside = || fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let first = inside();
+    assert!(b.run("start", &[ID]).ok());
+    let mut tries = 0;
+    while !b.path("rootfs/out/done").exists() {
+        let answer = b.run("mounts", &["add", ID, file.to_str().unwrap()]);
+        assert!(answer.stderr.contains("mounts[42]: mount nosuchfs"), "{answer:?}");
+        tries += 1;
+    }
+    assert!(tries > 1, "no list was mounted while the container mounted");
+    let (own, others): (Vec<_>, Vec<_>) =
+        inside().lines().map(str::to_string).partition(|line| line.contains(" /out/own"));
+    assert_eq!(own.len(), OWN + 1, "{own:#?}");
+    assert_eq!(others, first.lines().collect::<Vec<_>>());
+    b.delete().unwrap();
+    assert_eq!(b.left(&before), Vec::<String>::new());
+}

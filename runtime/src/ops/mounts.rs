@@ -13,8 +13,6 @@ use crate::state::{Container, Status};
 use log::warn;
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Spec};
 use orlop_sys::process as sys;
-use procfs::process::{MountInfo, Process};
-use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -68,32 +66,7 @@ impl Running<'_> {
             plan.before_clone.push((plan::TARGET, sys::CLONE_NEWPID));
         }
         plan.warnings.iter().for_each(|w| warn!("{w}"));
-        let before: HashSet<i32> = self.there()?.into_iter().map(|m| m.mnt_id).collect();
-        self.walk(&plan).map_err(|e| match self.take_back(&before) {
-            Ok(()) => e,
-            Err(other) => e.also(other),
-        })
-    }
-
-    /// The container's mounts.
-    fn there(&self) -> Result<Vec<MountInfo>> {
-        let pid = self.container.saved.init_process_pid;
-        let list = Process::new(pid).and_then(|p| p.mountinfo());
-        let list = list.map_err(|e| Error::new(Kind::System, format!("cannot read /proc/{pid}/mountinfo: {e}")))?;
-        Ok(list.into_iter().collect())
-    }
-
-    /// What has come since goes again, the last one first; a mount may have been made of several, and the last one in part.
-    fn take_back(&self, before: &HashSet<i32>) -> Result<()> {
-        let new = self.there()?.into_iter().filter(|m| !before.contains(&m.mnt_id));
-        let made: Vec<Mount> = new
-            .map(|m| {
-                let mut mount = Mount::default();
-                mount.set_destination(m.mount_point).set_options(Some(vec!["dest-nofollow".to_string()]));
-                mount
-            })
-            .collect();
-        if made.is_empty() { Ok(()) } else { self.remove(&made) }
+        self.walk(&plan)
     }
 
     fn remove(&self, list: &[Mount]) -> Result<()> {

@@ -397,6 +397,8 @@ pub struct Plan {
     pub home: Option<usize>,
     /// A limit of open files below what the set-up itself needs: (index among the limits, soft, hard), set when all that is closed.
     pub late_files: Option<(usize, u64, u64)>,
+    /// When a step fails, what those before it have mounted is unmounted again: the mount namespace is one that stays.
+    pub all_or_nothing: bool,
     /// Settings that the host cannot grant and that the specification lets us leave out.
     pub warnings: Vec<String>,
 }
@@ -418,6 +420,7 @@ impl Plan {
             env: Strings::new(Vec::new()),
             home: None,
             late_files: None,
+            all_or_nothing: false,
             warnings: Vec::new(),
         }
     }
@@ -559,6 +562,7 @@ pub fn plan_exec(spec: &Spec, process: &Process, input: &Input, join: i32) -> Re
 pub fn plan_add(spec: &Spec, list: &[Mount], input: &Input, join: i32, pid: i32) -> Result<Plan> {
     let ns = namespaces::Namespaces::of(spec)?;
     let mut p = Plan::empty();
+    p.all_or_nothing = true;
     p.enter(&ns, join);
     p.added_mounts(spec, list, &ns, input, pid)?;
     p.push("", Step::Ready);
