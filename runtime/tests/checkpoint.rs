@@ -7,10 +7,11 @@
 
 mod bundle;
 
-use bundle::{Answer, Bundle, ID, alive, mountinfo, private_mounts, unclear};
+use bundle::{Answer, Bundle, ID, alive, mountinfo, private_mounts, soon, unclear};
 use orlop::criu::rpc::{self, opt};
 use orlop::criu::wire::{Message, Value, parse};
 use orlop_sys::process::{self, Strings};
+use orlop_sys::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use orlop_sys::{file, socket, terminal};
 use serde_json::json;
 use std::ffi::CString;
@@ -20,7 +21,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 /// The directory of the scenario and of what the fake CRIU writes down.
 const DIR: &str = "ORLOP_TEST_FAKE_CRIU";
@@ -61,6 +63,7 @@ const CASES: &[(&str, fn())] = &[
     ("a_restore_that_fails_leaves_nothing", a_restore_that_fails_leaves_nothing),
     ("a_restored_terminal_goes_to_the_console_socket", a_restored_terminal_goes_to_the_console_socket),
     ("the_foreground_ends_with_the_restored_process", the_foreground_ends_with_the_restored_process),
+    ("a_criu_that_hangs_is_ended_with_the_restore", a_criu_that_hangs_is_ended_with_the_restore),
 ];
 
 fn dir() -> PathBuf {
@@ -477,6 +480,34 @@ fn the_foreground_ends_with_the_restored_process() {
     assert_eq!(bundle.left(&mountinfo()), Vec::<String>::new());
 }
 
+fn a_criu_that_hangs_is_ended_with_the_restore() {
+    let (bundle, images) = restorable();
+    let mounts = mountinfo();
+    let at = bundle.path("");
+    let words = bundle.command("restore", &["--bundle", at.to_str().unwrap(), "--image-path", &images, ID]);
+    let stderr = bundle.path("stderr");
+    let lines = [
+        ("version 4 1 1\nchild\nnotify setup-namespaces child\nhang", "answers"),
+        // In its end, when it has said that it is done.
+        ("version 4 1 1\nchild\nnotify setup-namespaces child\ndone\nlinger", "lingers"),
+    ];
+    for ((lines, until), signal) in lines.iter().flat_map(|one| [SIGTERM, SIGINT, SIGHUP, SIGQUIT].map(|s| (one, s))) {
+        scenario(lines);
+        let mut runtime = Command::new(&words[0]);
+        runtime.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&stderr).unwrap());
+        let mut runtime = runtime.spawn().unwrap();
+        assert!(soon(|| !noted(until).is_empty()), "{lines}");
+        let asked = Instant::now();
+        orlop_sys::signal::kill(runtime.id() as i32, signal).unwrap();
+        let status = runtime.wait().unwrap();
+        let said = fs::read_to_string(&stderr).unwrap();
+        assert!(said.contains(&format!("stopped by signal {signal} while criu was at work")), "{status} {said}");
+        assert!(asked.elapsed() < Duration::from_secs(5), "{lines}");
+        assert!(!alive(noted("child").parse().unwrap()) && !alive(noted("criu-pid").parse().unwrap()), "{lines}");
+        assert_eq!(bundle.left(&mounts), Vec::<String>::new());
+    }
+}
+
 /// The fake CRIU.
 mod fake {
     use super::*;
@@ -488,12 +519,17 @@ mod fake {
             let line = scenario.lines().find_map(|line| line.strip_prefix(name)).unwrap_or(" 0 0 0");
             line.split_whitespace().nth(i).unwrap().parse().unwrap()
         };
+        note("criu-pid", &std::process::id().to_string());
         note("cgroup", &fs::read_to_string("/proc/self/cgroup").unwrap());
         note("mountinfo", &mountinfo());
         loop {
             let mut buffer = vec![0; 40_000];
             let (n, _) = socket::recv(socket.as_fd(), &mut buffer).unwrap();
             if n == 0 {
+                if scenario.ends_with("linger") {
+                    note("lingers", "yes");
+                    hang();
+                }
                 process::exit(number("status", 0) as u8);
             }
             let request = parse(&buffer[..n]).unwrap();
@@ -555,6 +591,7 @@ mod fake {
                         return answer(socket, kind, None, Some((125, "rolled back")));
                     }
                 }
+                "hang" => hang(),
                 "fail" => {
                     let (errno, said) = rest.split_once(' ').unwrap();
                     return answer(socket, kind, None, Some((errno.parse().unwrap(), said)));
@@ -568,6 +605,11 @@ mod fake {
                 _ => {}
             }
         }
+    }
+
+    /// Longer than anybody here waits.
+    fn hang() {
+        std::thread::sleep(Duration::from_secs(20));
     }
 
     fn answer(socket: &OwnedFd, kind: i32, pid: Option<i32>, failed: Option<(i32, &str)>) {

@@ -20,7 +20,9 @@ use crate::error::{Error, Kind, On, Result};
 use crate::plan::c_string;
 use images::{Directory, Images};
 use log::debug;
+use orlop_sys::poll::{READ, poll};
 use orlop_sys::process::{self, Exit, Strings};
+use orlop_sys::signal::{self, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use orlop_sys::{Errno, file, socket};
 use place::{Fault, Place};
 use rpc::{Features, Notify, Response};
@@ -47,6 +49,9 @@ pub struct Setup<'a> {
     pub entry: Option<&'a Entry>,
     /// The root file system of a restore; the process then has a mount namespace of its own.
     pub place: Option<&'a Place>,
+    /// The caller has blocked the signals that ask it to end (SIGHUP, SIGINT, SIGQUIT, SIGTERM): while CRIU is waited for, they end
+    /// it. It may hang.
+    pub stoppable: bool,
 }
 
 /// A running CRIU. Dropped before [`Criu::end`] its socket is closed, at which it undoes what it has begun, and waited for.
@@ -57,6 +62,10 @@ pub struct Criu {
     child: process::Child,
     version: u32,
     reaped: bool,
+    /// The signals that end it (signalfd(2)).
+    signals: Option<OwnedFd>,
+    /// The one that did.
+    stopped: Option<u32>,
 }
 
 /// Answers a notification; an error makes CRIU give up.
@@ -66,6 +75,8 @@ impl Criu {
     /// Starts CRIU and asks for its version.
     pub fn start(setup: &Setup) -> Result<Criu> {
         let program = program()?;
+        let waiting = || signal::waiting([SIGHUP, SIGINT, SIGQUIT, SIGTERM]).on("signalfd", "");
+        let signals = setup.stoppable.then(waiting).transpose()?;
         let (ours, theirs) = socket::pair().on("socketpair", "")?;
         let rpc = file::open(c"/dev/null", file::O_PATH, 0).on("open", "\"/dev/null\"")?;
         let args = ["criu".to_string(), "swrk".to_string(), rpc.as_raw_fd().to_string()];
@@ -81,7 +92,7 @@ impl Criu {
         })
         .on("clone3 for", "criu")?;
         drop((theirs, rpc));
-        let mut criu = Criu { socket: None, child, version: 0, reaped: false };
+        let mut criu = Criu { socket: None, child, version: 0, reaped: false, signals, stopped: None };
         let mut failure = [0; Failure::SIZE];
         loop {
             match socket::recv(ours.as_fd(), &mut failure).on("recvmsg from", "criu's process")? {
@@ -120,6 +131,10 @@ impl Criu {
         let mut buffer = vec![0; MESSAGE];
         loop {
             let socket = self.socket.as_ref().ok_or(Errno::EPIPE).on("recvmsg from", "criu")?;
+            if let Some(signal) = self.wait_for(socket.as_fd())? {
+                self.stopped = Some(signal);
+                return Err(self.gone());
+            }
             let (n, fd) = match socket::recv(socket.as_fd(), &mut buffer) {
                 Ok((0, _)) | Err(Errno::ECONNRESET) => return Err(refused.unwrap_or_else(|| self.gone())),
                 other => other.on("recvmsg from", "criu")?,
@@ -150,9 +165,39 @@ impl Criu {
         }
     }
 
+    /// Waits until its socket or its process has something to tell. If a signal comes first that asks us to end, it is killed.
+    fn wait_for(&self, fd: BorrowedFd) -> Result<Option<u32>> {
+        let Some(signals) = self.signals.as_ref().filter(|_| self.stopped.is_none()) else { return Ok(None) };
+        loop {
+            let [ready, asked] =
+                poll([(Some(fd), READ), (Some(signals.as_fd()), READ)], -1).on("poll", "criu's socket")?;
+            if asked != 0 {
+                // signalfd(2): its size, and the number first.
+                let mut info = [0; 128];
+                file::read(signals.as_fd(), &mut info).on("read", "signalfd")?;
+                process::pidfd_signal(self.child.pidfd.as_fd(), process::SIGKILL)
+                    .or_else(|errno| if errno == Errno::ESRCH { Ok(()) } else { Err(errno) })
+                    .on("pidfd_send_signal", "criu")?;
+                let [a, b, c, d, ..] = info;
+                return Ok(Some(u32::from_ne_bytes([a, b, c, d])));
+            }
+            if ready != 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn stopped_by(signal: u32) -> Error {
+        Error::new(Kind::System, format!("stopped by signal {signal} while criu was at work"))
+    }
+
     /// Why it is gone.
     fn gone(&mut self) -> Error {
-        let how = match self.wait() {
+        let how = self.wait();
+        if let Some(signal) = self.stopped {
+            return Criu::stopped_by(signal);
+        }
+        let how = match how {
             Ok(Some(Exit::Status(status))) => format!("exited with status {status}"),
             Ok(Some(Exit::Signal(signal))) => format!("was killed by signal {signal}"),
             Ok(None) | Err(_) => "is gone".to_string(),
@@ -162,7 +207,11 @@ impl Criu {
 
     /// Lets it end. After a pre-dump it has waited for more requests, and what its status says is nothing then.
     pub fn end(mut self, status_matters: bool) -> Result<()> {
-        match self.wait()? {
+        let how = self.wait()?;
+        if let Some(signal) = self.stopped {
+            return Err(Criu::stopped_by(signal));
+        }
+        match how {
             Some(Exit::Status(status)) if status != 0 && status_matters => {
                 Err(Error::new(Kind::System, format!("criu exited with status {status} after it was done")))
             }
@@ -178,6 +227,7 @@ impl Criu {
         if self.reaped {
             return Ok(None);
         }
+        self.stopped = self.stopped.or(self.wait_for(self.child.pidfd.as_fd())?);
         self.reaped = true;
         process::wait(self.child.pidfd.as_fd(), true).on("waitid", "criu")
     }

@@ -30,7 +30,7 @@ pub fn checkpoint(global: &Global, options: &CheckpointOptions) -> Result<()> {
     let images = Images::make(&options.criu.image_path, options.criu.work_path.as_deref())?;
     let dump = dump(&container, options, &images)?;
 
-    let mut criu = Criu::start(&Setup { images: &images, fds: &[], entry: None, place: None })?;
+    let mut criu = Criu::start(&Setup { images: &images, fds: &[], entry: None, place: None, stoppable: false })?;
     check_features(&mut criu, options)?;
     require(&criu, &options.criu)?;
     let kind = if options.pre_dump { Kind::PreDump } else { Kind::Dump };

@@ -93,7 +93,14 @@ fn make(global: &Global, options: &RestoreOptions) -> Result<Running> {
     images.inherit_descriptors(&mut request)?;
     checkpoint::common(&options.criu, &config.spec, &mut request);
 
-    let mut criu = Criu::start(&Setup { images: &images, fds: &fds, entry: Some(&entry), place: place.as_ref() })?;
+    let mut criu = Criu::start(&Setup {
+        images: &images,
+        fds: &fds,
+        entry: Some(&entry),
+        place: place.as_ref(),
+        // Those of the foreground are blocked by now.
+        stoppable: !options.detach,
+    })?;
     require(&criu, options)?;
     flags(options, &mut request);
     let root = place.as_ref().map_or(rootfs.as_path(), |place| path(&place.at));
@@ -121,7 +128,9 @@ fn make(global: &Global, options: &RestoreOptions) -> Result<Running> {
     let request = rpc::request(Request::Restore, Some(&request), false);
     let done = criu.request(&request, &mut |notify, fd| answer(&mut answers, notify, fd));
     let (saved, master, devices) = (answers.saved.take(), answers.master.take(), answers.devices.take());
-    let restored = done.as_ref().map(|response| response.pid).ok();
+    // A CRIU that was killed has not ended what it had begun.
+    let begun = saved.as_ref().map(|saved| saved.init_process_pid);
+    let restored = done.as_ref().map(|response| response.pid).ok().or(begun);
     let done = done.and_then(|response| criu.end(true).map(|()| response.pid));
     let finished = done.map_err(|e| checkpoint::explain(e, &images, LOG)).and_then(|pid| {
         let saved = saved.filter(|saved| saved.init_process_pid == pid);
@@ -134,8 +143,7 @@ fn make(global: &Global, options: &RestoreOptions) -> Result<Running> {
         super::tell(pid, pidfd.as_fd(), create.pid_file.as_deref(), None)?;
         Ok((saved, pidfd))
     });
-    let (saved, pidfd) =
-        finished.inspect_err(|_| restored.into_iter().for_each(|pid| end(pid, cgroup.cgroup.as_ref())))?;
+    let (saved, pidfd) = finished.inspect_err(|_| end(restored, cgroup.cgroup.as_ref()))?;
     devices.into_iter().for_each(netdevices::Moved::commit);
     class.into_iter().for_each(resctrl::Made::commit);
     cgroup.armed = false;
@@ -143,9 +151,9 @@ fn make(global: &Global, options: &RestoreOptions) -> Result<Running> {
 }
 
 /// Ends what CRIU has restored. The first error is what the user must hear.
-fn end(pid: i32, cgroup: &dyn Cgroup) {
+fn end(pid: Option<i32>, cgroup: &dyn Cgroup) {
     let _ = cgroup.signal(process::SIGKILL);
-    let Ok(pidfd) = process::pidfd_open(pid) else { return };
+    let Some(Ok(pidfd)) = pid.map(process::pidfd_open) else { return };
     // Only a child of ours is of this container, whatever CRIU has told.
     if process::wait(pidfd.as_fd(), false).is_ok() {
         let _ = process::pidfd_signal(pidfd.as_fd(), process::SIGKILL);
