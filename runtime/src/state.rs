@@ -4,6 +4,7 @@
 //! | file | is there | what for |
 //! |---|---|---|
 //! | `config.json` | always | the bytes that the container was made from |
+//! | `cgroup-manager` | before config.json, unless it is cgroupfs | who makes the cgroups, for a `delete` of what a killed create has left |
 //! | `state.json` | from the hooks of create on | [`Saved`], written to a temporary file and renamed |
 //! | `resources.json` | from the first update on | the limits in force: those of config.json and of every update |
 //! | `exec.fifo` | until start | the gate of the init, and the way of a failure behind it |
@@ -30,6 +31,14 @@ pub const FIFO: &str = "exec.fifo";
 const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
 const RESOURCES: &str = "resources.json";
+const MANAGER: &str = "cgroup-manager";
+
+/// What the file of that name says: without it the driver is cgroupfs, so that the usual container needs none.
+const MANAGERS: [(&str, Driver, bool); 3] = [
+    ("systemd", Driver::Systemd, false),
+    ("systemd --user", Driver::Systemd, true),
+    ("disabled", Driver::Disabled, false),
+];
 
 /// What state.json holds; the names that runc's has are the same.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -155,11 +164,12 @@ impl Container {
     /// What can be known of a container that [`Container::load`] cannot load, because its create was killed: where its
     /// cgroups would be by the configuration that it has kept. `None`: it was killed before it made any. The
     /// caller holds the lock.
-    pub fn unfinished(root: &Path, id: &str, driver: Driver, user: bool) -> Result<Option<Box<dyn Cgroup>>> {
+    pub fn unfinished(root: &Path, id: &str) -> Result<Option<Box<dyn Cgroup>>> {
         check_id(id)?;
         let dir = root.join(id);
         // Written before the cgroups are made: when it is not complete, there are none.
         let Ok(config) = Config::load(&dir.join(CONFIG)) else { return Ok(None) };
+        let (driver, user) = manager(&dir)?;
         cgroup::Host::default()
             .plan(&cgroup::Request { driver, user, id, rootless: None, spec: &config.spec })
             .map(Some)
@@ -317,8 +327,14 @@ impl Reserved {
         self.lock.0.as_fd()
     }
 
-    /// Keeps the configuration as it was read.
-    pub fn keep_config(&self, config: &Config) -> Result<()> {
+    /// Keeps the configuration as it was read, and before it who makes the cgroups: with config.json both are there.
+    pub fn keep_config(&self, config: &Config, request: &cgroup::Request) -> Result<()> {
+        let kept = |(_, driver, user): &&(_, _, _)| {
+            *driver == request.driver && (*driver == Driver::Disabled || *user == request.user)
+        };
+        if let Some((name, ..)) = MANAGERS.iter().find(kept) {
+            self.write(MANAGER, name.as_bytes())?;
+        }
         self.write(CONFIG, &config.raw)
     }
 
@@ -374,6 +390,18 @@ fn replace(dir: &Path, name: &str, value: &impl Serialize) -> Result<()> {
     let written = file.open(&temporary).and_then(|mut f| f.write_all(&text));
     written.on("write", temporary.display())?;
     std::fs::rename(&temporary, &path).on("rename to", path.display())
+}
+
+/// Who makes the cgroups of the container in this directory, and whether that is the systemd of its user.
+fn manager(dir: &Path) -> Result<(Driver, bool)> {
+    let path = dir.join(MANAGER);
+    let text = match std::fs::read_to_string(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok((Driver::Cgroupfs, false)),
+        text => text.on("read", path.display())?,
+    };
+    let found = MANAGERS.iter().find(|(name, ..)| *name == text);
+    let unknown = || invalid(path.display().to_string(), format!("{text:?} is no manager of cgroups"));
+    found.map(|(_, driver, user)| (*driver, *user)).ok_or_else(unknown)
 }
 
 /// Removes a container's directory: what is known to be in it first, anything else only if that was not all.

@@ -39,7 +39,9 @@ impl Lab {
         let raw = json!({"ociVersion": "1.3.0", "root": {"path": "/"}, "linux": {"resources": resources}}).to_string();
         let spec = serde_json::from_str(&raw).unwrap();
         let reserved = Reserved::new(root.path(), "c").unwrap();
-        reserved.keep_config(&Config { spec, raw: raw.into_bytes() }).unwrap();
+        let config = Config { spec, raw: raw.into_bytes() };
+        let (driver, spec) = (cgroup::Driver::Cgroupfs, &config.spec);
+        reserved.keep_config(&config, &cgroup::Request { driver, user: false, id: "c", rootless: None, spec }).unwrap();
         let saved = Saved {
             oci_version: "1.3.0".into(),
             id: "c".into(),

@@ -70,7 +70,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
     if notify_dir.is_some() {
         notify::prepare(&reserved.dir)?;
     }
-    reserved.keep_config(&config)?;
+    reserved.keep_config(&config, &request)?;
     let mut cgroup = CgroupGuard { cgroup, armed: false };
     // Limits stand before the first process is inside; and which cgroups a caller without rights has got decides what is mounted.
     let entry = cgroup.cgroup.create(linux.and_then(|l| l.resources().as_ref()))?;

@@ -43,7 +43,7 @@ pub fn delete_matching(global: &Global, pattern: &str, force: bool) -> Result<()
 /// Removes what is left of a create that was killed, or of a container whose state is broken.
 fn unfinished(global: &Global, id: &str, broken: Error) -> Result<()> {
     let remove = || {
-        let cgroup = Container::unfinished(&global.root, id, global.cgroups, super::user_manager(global))?;
+        let cgroup = Container::unfinished(&global.root, id)?;
         cgroup.map_or(Ok(()), |cgroup| vacate(cgroup.as_ref()))?;
         state::remove_dir(&global.root.join(id))
     };
@@ -53,6 +53,10 @@ fn unfinished(global: &Global, id: &str, broken: Error) -> Result<()> {
 /// Removes cgroups that may be another container's: the create may have been killed before it found that out. So nobody is killed
 /// in them. An init whose create has gone ends by itself.
 fn vacate(cgroup: &dyn Cgroup) -> Result<()> {
+    // Without cgroups it was in its caller's.
+    if cgroup.paths().is_empty() {
+        return Ok(());
+    }
     let deadline = Instant::now() + Duration::from_millis(PATIENCE as u64);
     while !cgroup.procs()?.is_empty() {
         if Instant::now() > deadline {

@@ -71,7 +71,7 @@ fn make(global: &Global, options: &RestoreOptions) -> Result<Running> {
         cgroup::Request { driver: global.cgroups, user, id: &create.id, rootless: global.rootless, spec: &config.spec };
     let cgroup = host.plan(&asked)?;
     let reserved = Reserved::new(&global.root, &create.id)?;
-    reserved.keep_config(&config)?;
+    reserved.keep_config(&config, &asked)?;
     // Whether the container had one when it was dumped is in the images alone: without it CRIU would restore no such container.
     notify::prepare(&reserved.dir)?;
     let place = place(&config.spec, &create.bundle, &rootfs, &reserved)?;
