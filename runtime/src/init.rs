@@ -11,7 +11,7 @@ use orlop_sys::poll::{READ, poll};
 use orlop_sys::process as sys;
 use orlop_sys::{Errno, file, terminal};
 use orlop_sys::{bpf, network, signal};
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -42,8 +42,8 @@ pub struct Init<'a> {
     pub gate: Gate<'a>,
     /// Takes what hooks print.
     pub hook_output: BorrowedFd<'a>,
-    /// What has been mounted, where [`Plan::all_or_nothing`] holds. The room for it was made before the clone.
-    pub mounted: RefCell<Vec<Mounted>>,
+    /// What each step has mounted, where [`Plan::all_or_nothing`] holds; else there is no room for it.
+    pub mounted: &'a [Cell<Option<Mounted>>],
 }
 
 /// A mount that was made, held by an fd, so that it can be found again whatever the container does to the path.

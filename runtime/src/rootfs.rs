@@ -11,6 +11,7 @@ use crate::sync::{Part, Tag};
 use orlop_sys::mount::{self as sys, Attr, attr};
 use orlop_sys::process;
 use orlop_sys::{Errno, file};
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -160,15 +161,17 @@ impl<'a> Rootfs<'a> {
         Ok(held.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))?)
     }
 
-    /// Remembers a mount. It allocates nothing: there is room for one mount a step.
+    /// Remembers the mount of this step.
     fn keep(&self, mounted: Option<Mounted>) {
-        self.init.mounted.borrow_mut().extend(mounted);
+        if let Some(room) = self.init.mounted.get(usize::from(self.at)) {
+            room.set(mounted);
+        }
     }
 
     /// Unmounts what was made here and nothing else, the last one first. What the container has done to it meanwhile goes with it;
     /// there is nobody to be told of a failure but of the step's own.
     pub fn take_back(&self) {
-        while let Some(mounted) = self.init.mounted.borrow_mut().pop() {
+        for mounted in self.init.mounted.iter().rev().filter_map(Cell::take) {
             match &mounted {
                 // A container that mounts over it has that unmounted first: a walk ends on the topmost mount. EINVAL: it is no mount
                 // of this namespace any more.

@@ -10,7 +10,7 @@ use crate::userns;
 use log::debug;
 use orlop_sys::process::{self as sys, Exit};
 use orlop_sys::{Errno, file, mount, socket};
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -85,6 +85,8 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
     }
     let at_birth = Joined::before_clone(&request, &opens)?;
     let made = {
+        let room = if plan.all_or_nothing { plan.steps.len() } else { 0 };
+        let mounted: Vec<_> = (0..room).map(|_| Cell::new(None)).collect();
         let child = Child {
             plan,
             opens: &opens,
@@ -94,7 +96,7 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
             socket: theirs.as_fd(),
             gate: request.gate.map_or(Gate::Parent, |fifo| Gate::Fifo(fifo.as_fd())),
             hook_output: output.as_fd(),
-            mounted: RefCell::new(Vec::with_capacity(if plan.all_or_nothing { plan.steps.len() } else { 0 })),
+            mounted: &mounted,
         };
         let dir = request.entry.dir.as_ref().map(AsFd::as_fd);
         clone_child(plan, &child, dir, || {
