@@ -85,7 +85,7 @@ impl Connection {
         let mut failed = Vec::new();
         for address in addresses {
             match connect(&address.socket, deadline) {
-                Ok(stream) => return Ok(Connection::of(stream, address.clone())),
+                Ok(stream) => return Connection::of(stream, address.clone()),
                 Err(errno) => failed.push(errno.on("connect", format!("{:?}", address.shown()))),
             }
         }
@@ -94,7 +94,7 @@ impl Connection {
         Err(e.at("--systemd-cgroup").hint("systemd must run here; without it use the cgroupfs driver"))
     }
 
-    fn of(stream: File, address: Address) -> Connection {
+    fn of(stream: File, address: Address) -> Result<Connection> {
         let mut connection = Connection {
             stream,
             address,
@@ -111,10 +111,10 @@ impl Connection {
             {
                 let name = "org.freedesktop.DBus";
                 let call = Message::call(name, "/org/freedesktop/DBus", name, member, body);
-                connection.queue(Message { answered, ..call });
+                connection.queue(Message { answered, ..call })?;
             }
         }
-        connection
+        Ok(connection)
     }
 
     /// Calls a method of systemd's manager and waits for the answer's values.
@@ -140,7 +140,8 @@ impl Connection {
         self.deadline = Instant::now() + self.patience;
         self.authenticate(member).map_err(Failure::Broken)?;
         let destination = if self.address.bus { SYSTEMD } else { "" };
-        let serial = self.queue(Message::call(destination, path, interface, member, body));
+        let call = self.queue(Message::call(destination, path, interface, member, body));
+        let serial = call.map_err(Failure::Broken)?;
         let output = std::mem::take(&mut self.output);
         self.write(&output, member).map_err(Failure::Broken)?;
         loop {
@@ -181,11 +182,12 @@ impl Connection {
         }
     }
 
-    fn queue(&mut self, mut message: Message) -> u32 {
+    fn queue(&mut self, mut message: Message) -> Result<u32> {
         self.serial += 1;
         message.serial = self.serial;
-        self.output.extend(message.encode());
-        self.serial
+        let bytes = message.encode().map_err(|e| Error::new(ErrorKind::Invalid, format!("{}: {e}", message.member)))?;
+        self.output.extend(bytes);
+        Ok(self.serial)
     }
 
     fn write(&mut self, mut bytes: &[u8], call: &str) -> Result<()> {

@@ -14,7 +14,8 @@ fn with(bus: bool, peer: impl FnOnce(&mut Peer) + Send + 'static) -> (Connection
     ours.set_nonblocking(true).unwrap();
     #[expect(clippy::disallowed_methods, reason = "a test; its other end must run beside it")]
     let thread = std::thread::spawn(move || peer(&mut Peer { stream: theirs, heard: Vec::new() }));
-    let connection = Connection::of(File::from(OwnedFd::from(ours)), Address { socket: b"fake".to_vec(), bus });
+    let connection =
+        Connection::of(File::from(OwnedFd::from(ours)), Address { socket: b"fake".to_vec(), bus }).unwrap();
     (connection, thread)
 }
 
@@ -94,7 +95,7 @@ fn a_call_is_answered_and_its_job_waited_for() {
             removed("/job/2", "done", ":1.1"),
             reply(&call, vec![Value::Path("/job/2".into())]),
         ] {
-            peer.say(&message.encode());
+            peer.say(&message.encode().unwrap());
         }
     });
     let (answer, sender) = connection.call("StartTransientUnit", vec![Value::text("x.scope")]).unwrap();
@@ -111,14 +112,38 @@ fn on_a_bus_it_says_hello_and_asks_for_signals_first() {
         assert_eq!((hello.member.as_str(), hello.destination.as_str()), ("Hello", "org.freedesktop.DBus"));
         assert_eq!((matched.member.as_str(), matched.answered), ("AddMatch", false));
         assert_eq!((call.member.as_str(), call.destination.as_str()), ("StopUnit", SYSTEMD));
-        peer.say(&reply(&hello, vec![Value::text(":1.9")]).encode());
+        peer.say(&reply(&hello, vec![Value::text(":1.9")]).encode().unwrap());
         // Not from the one who answers: it does not count.
-        peer.say(&removed("/job/3", "failed", ":1.66").encode());
-        peer.say(&reply(&call, vec![Value::Path("/job/3".into())]).encode());
-        peer.say(&removed("/job/3", "done", ":1.1").encode());
+        peer.say(&removed("/job/3", "failed", ":1.66").encode().unwrap());
+        peer.say(&reply(&call, vec![Value::Path("/job/3".into())]).encode().unwrap());
+        peer.say(&removed("/job/3", "done", ":1.1").encode().unwrap());
     });
     let (_, sender) = connection.call("StopUnit", Vec::new()).unwrap();
     assert_eq!(connection.job("/job/3", &sender).unwrap(), "done");
+    peer.join().unwrap();
+}
+
+/// D-Bus Specification, "Message Protocol": unknown types must be ignored; and each message has an order of its own.
+#[test]
+fn messages_that_are_not_understood_are_passed_over() {
+    let (mut connection, peer) = with(false, |peer| {
+        peer.accept();
+        let call = peer.hear();
+        let mut later = removed("/job/4", "failed", ":1.1").encode().unwrap();
+        later[1] = 5;
+        // As if it were the answer, in the other order: a body of 5 bytes, serial 1, a header field of 8 bytes.
+        let other = b"B\x02\0\x01\0\0\0\x05\0\0\0\x01\0\0\0\x08\x05\x01u\0\0\0\0\x01hello";
+        for bytes in [&later, &other[..], &later] {
+            peer.say(bytes);
+        }
+        peer.say(&reply(&call, vec![Value::Path("/job/4".into())]).encode().unwrap());
+        for bytes in [&other[..], &later] {
+            peer.say(bytes);
+        }
+        peer.say(&removed("/job/4", "done", ":1.1").encode().unwrap());
+    });
+    let (_, sender) = connection.call("StopUnit", Vec::new()).unwrap();
+    assert_eq!(connection.job("/job/4", &sender).unwrap(), "done");
     peer.join().unwrap();
 }
 
@@ -130,7 +155,7 @@ fn answers_may_come_in_any_pieces() {
             peer.say(&[*byte]);
         }
         let call = peer.hear();
-        let bytes = reply(&call, vec![Value::variant(Value::text("/user.slice"))]).encode();
+        let bytes = reply(&call, vec![Value::variant(Value::text("/user.slice"))]).encode().unwrap();
         for byte in bytes {
             peer.say(&[byte]);
             std::thread::sleep(Duration::from_micros(200));
@@ -145,7 +170,7 @@ fn a_refusal_keeps_its_name_and_words() {
     let (mut connection, peer) = with(false, |peer| {
         peer.accept();
         let call = peer.hear();
-        peer.say(&refusal(&call).encode());
+        peer.say(&refusal(&call).encode().unwrap());
     });
     match connection.call("StopUnit", Vec::new()).unwrap_err() {
         Failure::Refused(name, why) => {
@@ -219,9 +244,9 @@ fn nobody_is_waited_for_without_end() {
     let (mut connection, peer) = with(false, |peer| {
         peer.accept();
         let call = peer.hear();
-        peer.say(&reply(&call, vec![Value::Path("/job/1".into())]).encode());
+        peer.say(&reply(&call, vec![Value::Path("/job/1".into())]).encode().unwrap());
         for _ in 0..40 {
-            peer.stream.write_all(&removed("/job/2", "done", ":1.1").encode()).ok();
+            peer.stream.write_all(&removed("/job/2", "done", ":1.1").encode().unwrap()).ok();
             std::thread::sleep(Duration::from_millis(50));
         }
     });

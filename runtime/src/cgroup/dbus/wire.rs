@@ -1,7 +1,7 @@
 //! D-Bus values and messages as bytes (D-Bus Specification, "Message Protocol"): what a client of systemd needs.
 //!
 //! Messages are read and written in little-endian order, which is that of every host this runs on, and peers on one host
-//! use their own. Whatever is read is bounded: lengths by the message, nesting by [`DEPTH`].
+//! use their own. One in the other order, and one of a type that the specification does not have yet, is passed over. Whatever is read is bounded: lengths by the message, nesting by [`DEPTH`].
 
 use std::io;
 
@@ -91,7 +91,7 @@ impl Value {
         }
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
         match self {
             Value::Byte(n) => out.push(*n),
             Value::Bool(b) => put(out, &u32::from(*b).to_le_bytes()),
@@ -108,28 +108,29 @@ impl Value {
                 out.push(0);
             }
             Value::Signature(text) => {
-                out.push(text.len() as u8);
+                out.push(u8::try_from(text.len()).map_err(|_| malformed("a signature of more than 255 bytes"))?);
                 out.extend_from_slice(text.as_bytes());
                 out.push(0);
             }
             Value::Variant(value) => {
-                Value::Signature(value.signature()).write(out);
-                value.write(out);
+                Value::Signature(value.signature()).write(out)?;
+                value.write(out)?;
             }
             Value::Struct(fields) => {
                 align(out, 8);
-                fields.iter().for_each(|field| field.write(out));
+                fields.iter().try_for_each(|field| field.write(out))?;
             }
             Value::Array(of, elements) => {
                 put(out, &[0; 4]);
                 let length = out.len() - 4;
                 align(out, alignment(of.as_bytes().first().copied().unwrap_or_default()));
                 let start = out.len();
-                elements.iter().for_each(|element| element.write(out));
+                elements.iter().try_for_each(|element| element.write(out))?;
                 let bytes = ((out.len() - start) as u32).to_le_bytes();
                 out.iter_mut().skip(length).zip(bytes).for_each(|(place, byte)| *place = byte);
             }
         }
+        Ok(())
     }
 }
 
@@ -163,6 +164,8 @@ pub enum Kind {
     Error,
     /// Tells of something.
     Signal,
+    /// Nothing that is known here; of such a message only the length is read.
+    Other,
 }
 
 /// A message.
@@ -213,9 +216,12 @@ impl Message {
     }
 
     /// The message as bytes.
-    pub fn encode(&self) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// A signature that is longer than one can be.
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
-        self.body.iter().for_each(|value| value.write(&mut body));
+        self.body.iter().try_for_each(|value| value.write(&mut body))?;
         let signature: String = self.body.iter().map(Value::signature).collect();
         let field = |code, value: Value| Value::Struct(vec![Value::Byte(code), Value::variant(value)]);
         let mut fields = Vec::new();
@@ -238,14 +244,15 @@ impl Message {
             Kind::Reply => 2,
             Kind::Error => 3,
             Kind::Signal => 4,
+            Kind::Other => return Err(malformed("message type")),
         };
         let mut out = vec![b'l', kind, if self.answered { 0 } else { NO_REPLY_EXPECTED }, 1];
-        Value::U32(body.len() as u32).write(&mut out);
-        Value::U32(self.serial).write(&mut out);
-        Value::Array("(yv)".into(), fields).write(&mut out);
+        Value::U32(body.len() as u32).write(&mut out)?;
+        Value::U32(self.serial).write(&mut out)?;
+        Value::Array("(yv)".into(), fields).write(&mut out)?;
         align(&mut out, 8);
         out.extend_from_slice(&body);
-        out
+        Ok(out)
     }
 
     /// The first message in `bytes` and its length; `None`: more bytes are needed.
@@ -259,10 +266,12 @@ impl Message {
             return Ok(None);
         }
         let (order, kind, flags, version) = (head.byte()?, head.byte()?, head.byte()?, head.byte()?);
-        if order != b'l' || version != 1 {
+        let known = order == b'l';
+        if !known && order != b'B' || version != 1 {
             return Err(malformed("byte order or version"));
         }
-        let (length, serial, fields) = (head.u32()? as usize, head.u32()?, head.u32()? as usize);
+        let mut number = || head.u32().map(|n| if known { n } else { n.swap_bytes() });
+        let (length, serial, fields) = (number()? as usize, number()?, number()? as usize);
         if length > LONGEST || fields > LONGEST {
             return Err(malformed("length"));
         }
@@ -273,14 +282,20 @@ impl Message {
             2 => Kind::Reply,
             3 => Kind::Error,
             4 => Kind::Signal,
-            _ => return Err(malformed("message type")),
+            // The one that is invalid, not only unknown.
+            0 => return Err(malformed("message type")),
+            _ => Kind::Other,
         };
+        let kind = if known { kind } else { Kind::Other };
         let mut message = Message {
             kind,
             serial,
             answered: flags & NO_REPLY_EXPECTED == 0,
             ..Message::call("", "", "", "", Vec::new())
         };
+        if kind == Kind::Other {
+            return Ok(Some((message, start + length)));
+        }
         let mut signature = String::new();
         // Read anew from its length on, as an array.
         let mut reader = Reader { bytes: whole.get(..start).unwrap_or_default(), at: 12 };
@@ -484,7 +499,7 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_the_same() {
-        let bytes = sample().encode();
+        let bytes = sample().encode().unwrap();
         let (read, length) = Message::decode(&bytes, |_| true).unwrap().unwrap();
         assert_eq!((read, length), (sample(), bytes.len()));
         let unread = Message::decode(&bytes, |_| false).unwrap().unwrap().0;
@@ -497,12 +512,12 @@ mod tests {
         let mut ping = Message::call("", "/o", "", "Ping", vec![Value::U32(5)]);
         ping.serial = 1;
         let expected: &[u8] = b"l\x01\0\x01\x04\0\0\0\x01\0\0\0\x27\0\0\0\x01\x01o\0\x02\0\0\0/o\0\0\0\0\0\0\x03\x01s\0\x04\0\0\0Ping\0\0\0\0\x08\x01g\0\x01u\0\0\x05\0\0\0";
-        assert_eq!(ping.encode(), expected);
+        assert_eq!(ping.encode().unwrap(), expected);
     }
 
     #[test]
     fn a_part_of_a_message_is_waited_for() {
-        let bytes = sample().encode();
+        let bytes = sample().encode().unwrap();
         for n in 0..bytes.len() {
             assert_eq!(Message::decode(&bytes[..n], |_| true).unwrap(), None, "{n} bytes");
         }
@@ -510,7 +525,7 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_an_error_and_nothing_worse() {
-        let bytes = sample().encode();
+        let bytes = sample().encode().unwrap();
         // Every byte changed to every value: no panic, no endless loop; most are errors.
         let mut errors = 0;
         for at in 0..bytes.len() {
@@ -525,5 +540,15 @@ mod tests {
         assert!(complete(&nested, 0).is_err());
         assert!(complete(b"()", 0).is_err() && complete(b"(s", 0).is_err() && complete(b"", 0).is_err());
         assert_eq!(complete(b"a(ss)u", 0).unwrap(), 5);
+    }
+
+    #[test]
+    fn a_signature_that_is_too_long_is_refused() {
+        let of = |n| Message::call("", "/o", "", "Ping", vec![Value::U32(5); n]);
+        assert!(of(255).encode().is_ok());
+        let why = of(256).encode().unwrap_err().to_string();
+        assert!(why.contains("a signature of more than 255 bytes"), "{why}");
+        let nested = Value::variant(Value::Struct(vec![Value::Byte(1); 254]));
+        assert!(Message::call("", "/o", "", "Ping", vec![nested]).encode().is_err());
     }
 }
