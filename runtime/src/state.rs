@@ -118,7 +118,7 @@ pub fn check_id(id: &str) -> Result<()> {
     if !plain || matches!(id, "." | "..") || id.len() > 255 {
         return Err(Error::new(Kind::Invalid, "invalid container ID format")
             .at(format!("{id:?}"))
-            .hint("letters, digits and _ + - . make an id"));
+            .hint("letters, digits and _ + - . make an id, but not . or .. alone"));
     }
     Ok(())
 }
@@ -307,14 +307,14 @@ impl Reserved {
             |mode: u32, recursive: bool, path: &Path| DirBuilder::new().mode(mode).recursive(recursive).create(path);
         let mut made = make(0o711, false, &dir);
         if made.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound) {
-            make(0o700, true, root).on("mkdir", root.display()).map_err(|e| e.at("--root"))?;
+            make(0o700, true, root).on("mkdir", root.display()).map_err(not_writable)?;
             made = make(0o711, false, &dir);
         }
         match made {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 return Err(Error::new(Kind::Exists, format!("container with given ID already exists: {id:?}")));
             }
-            other => other.on("mkdir", dir.display())?,
+            other => other.on("mkdir", dir.display()).map_err(not_writable)?,
         }
         let lock = Lock::of(&dir).inspect_err(|_| {
             let _ = std::fs::remove_dir(&dir);
@@ -377,6 +377,15 @@ impl Drop for Reserved {
             // The first error is what the user must hear.
             let _ = remove_dir(&self.dir);
         }
+    }
+}
+
+/// Where state is kept is the caller's choice.
+fn not_writable(e: Error) -> Error {
+    let e = e.at("--root");
+    match e.errno() {
+        Some(Errno::EACCES | Errno::EROFS) => e.hint("give --root, or set XDG_RUNTIME_DIR, to a directory of yours"),
+        _ => e,
     }
 }
 

@@ -73,6 +73,16 @@ pub(super) fn checks() -> Vec<Check> {
             },
         ));
     }
+    checks.push(Check::new(
+        "hooks::failing_startContainer_of_run_is_followed_by_poststop",
+        "runtime.md#lifecycle",
+        |lab: &mut Lab| {
+            lab.set("/hooks/startContainer/-", json!({ "path": "/bin/false" }));
+            hook(lab, "poststop", "touch $LOG/ran")?;
+            ensure!(lab.args(&["true"]).run()?.code != 0, "run succeeds with a hook that fails");
+            log(lab, "ran").map(|_| ())
+        },
+    ));
     for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
         checks.push(Check::new(
             format!("hooks::path_of_{kind}_is_on_the_host"),

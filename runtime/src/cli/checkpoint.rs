@@ -121,8 +121,10 @@ fn criu_options(flags: &ArgMatches) -> Result<CriuOptions> {
         }
     }
     let mode = string(flags, "manage-cgroups-mode").unwrap_or_default();
-    let mode = one_of(CGROUP_MODES, &mode)
-        .ok_or_else(|| invalid("--manage-cgroups-mode", "invalid manage-cgroups-mode value"))?;
+    let mode = one_of(CGROUP_MODES, &mode).ok_or_else(|| {
+        invalid("--manage-cgroups-mode", "invalid manage-cgroups-mode value")
+            .hint("soft, full, strict and ignore are there")
+    })?;
     let lock = string(flags, "network-lock").map(|text| {
         one_of(NETWORK_LOCKS, &text).ok_or_else(|| invalid("--network-lock", "must be iptables, nftables or skip"))
     });

@@ -149,6 +149,17 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
 }
 
 impl Made {
+    /// Takes all of it back. A hook that failed, startContainer's among them, is followed by the poststop hooks.
+    pub(super) fn abandon(self, e: Error) -> Error {
+        let config = (e.kind() == Kind::Hook).then(|| Config::load(&self.reserved.dir.join("config.json")));
+        let (id, bundle) = (self.saved.id.clone(), self.saved.bundle.clone());
+        drop(self);
+        if let Some(Ok(config)) = config {
+            hooks::run_all(&config.spec, "poststop", &id, &bundle, "stopped", 0);
+        }
+        e
+    }
+
     /// The state directory.
     pub(super) fn dir(&self) -> &Path {
         &self.reserved.dir

@@ -38,6 +38,9 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
         _ => {}
     }
     let config = container.config()?;
+    if options.process.is_none() && options.args.is_empty() {
+        return Err(Error::new(Kind::Invalid, "process args cannot be empty").hint("say what to run: exec ID COMMAND"));
+    }
     let process = process(options, &config)?;
     config::check_process(&process)?;
     let terminal = process.terminal().unwrap_or(false);

@@ -29,7 +29,10 @@ pub fn run(global: &Global, options: &RunOptions) -> Result<u8> {
         None => None,
     };
     debug!("init: closing the pipe to signal completion");
-    made.init.release(&made.plan).map_err(|e| super::explain_exec(e, &made.plan, &made.saved.rootfs))?;
+    if let Err(e) = made.init.release(&made.plan) {
+        let e = super::explain_exec(e, &made.plan, &made.saved.rootfs);
+        return Err(made.abandon(e));
+    }
     let (container, init, master) = made.finish(&options.create)?;
     if let Err(e) = start::poststart(&container) {
         return Err(delete::destroy(&container).err().into_iter().fold(e, |e, other| e.also(other)));

@@ -10,7 +10,7 @@ use crate::resctrl::Group;
 use crate::state::{Container, Status};
 use log::warn;
 use oci_spec::runtime::LinuxResources;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// Changes the limits of a container that has not ended. If one of them is refused, those before it are set back.
@@ -19,6 +19,9 @@ pub fn update(global: &Global, options: &UpdateOptions) -> Result<()> {
     let given = given(&options.resources)?;
     if container.status()? == Status::Stopped {
         return Err(Error::new(Kind::State, "container not running"));
+    }
+    if given.as_object().is_none_or(Map::is_empty) && options.schemata.is_empty() {
+        warn!("update: no limit was given: nothing changes");
     }
     let back = set_class(&container, options)?;
     let limited = limit(&container, &given);
