@@ -35,6 +35,23 @@ pub const NEEDS: &[Need] = &[
         checks: &["cgroups::cpuset_cpus", "cgroups::cpuset_mems"],
     },
     Need {
+        what: "memory policies (CONFIG_NUMA)",
+        present: || Path::new("/proc/self/numa_maps").exists(),
+        checks: &[
+            "memory_policy::bind",
+            "memory_policy::interleave",
+            "memory_policy::preferred",
+            "memory_policy::preferred_without_nodes_is_local",
+            "memory_policy::preferred_many",
+            "memory_policy::static_nodes",
+            "memory_policy::relative_nodes",
+            "memory_policy::numa_balancing",
+            "memory_policy::default",
+            "memory_policy::local",
+            "memory_policy::exec_has_it_too",
+        ],
+    },
+    Need {
         what: "newuidmap and newgidmap (Debian: uidmap)",
         present: || Path::new("/usr/bin/newuidmap").exists() && Path::new("/usr/bin/newgidmap").exists(),
         checks: &[

@@ -230,6 +230,7 @@ fn json_comes_from_stdin_or_a_file() {
     assert_eq!((devices(&lab), lab.pids()), (before, "42".to_string()));
     lab.json(r#"{"pids":{"limit":45}}"#).unwrap();
     assert_eq!(lab.pids(), "45");
+    assert!(lab.json(r#"{"memroy":{"limit":9000000}}"#).unwrap().contains("resources.memroy is unknown"));
     let file = lab.root.path().join("r.json");
     fs::write(&file, r#"{"pids":{"limit":46}}"#).unwrap();
     let said = lab.update(&format!("--resources {} --pids-limit 1", file.display()), "").unwrap();

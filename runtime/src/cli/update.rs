@@ -88,6 +88,9 @@ pub(super) fn options(flags: &ArgMatches, id: String) -> Result<UpdateOptions> {
         }
         None => {
             let limits = limits(|flag| string(flags, flag))?;
+            if limits.as_object().is_none_or(Map::is_empty) && schemata.is_empty() {
+                warn!("update: no limit was given: nothing changes");
+            }
             limits.to_string().into_bytes()
         }
     };

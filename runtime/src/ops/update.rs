@@ -10,7 +10,7 @@ use crate::resctrl::Group;
 use crate::state::{Container, Status};
 use log::warn;
 use oci_spec::runtime::LinuxResources;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Changes the limits of a container that has not ended. If one of them is refused, those before it are set back.
@@ -19,9 +19,6 @@ pub fn update(global: &Global, options: &UpdateOptions) -> Result<()> {
     let given = given(&options.resources)?;
     if container.status()? == Status::Stopped {
         return Err(Error::new(Kind::State, "container not running"));
-    }
-    if given.as_object().is_none_or(Map::is_empty) && options.schemata.is_empty() {
-        warn!("update: no limit was given: nothing changes");
     }
     let back = set_class(&container, options)?;
     let limited = limit(&container, &given);
@@ -73,6 +70,10 @@ fn limit(container: &Container, given: &Value) -> Result<()> {
     container.keep_resources(&typed(kept(new))?)
 }
 
+/// What `linux.resources` has (runtime-spec 1.3, config-linux.md, "Control groups").
+const SECTIONS: &[&str] =
+    &["blockIO", "cpu", "devices", "hugepageLimits", "memory", "network", "pids", "rdma", "unified"];
+
 /// Where 0 and an empty text are engines' words for "not given". (Not in `pids.limit`, `cpu.burst` and `cpu.idle`.)
 const UNSET: &[(&str, &[&str])] = &[
     ("memory", &["limit", "reservation", "kernel", "kernelTCP"]),
@@ -101,6 +102,10 @@ fn given(raw: &[u8]) -> Result<Value> {
     let at = |e: Error| e.within("resources");
     let mut tree: Value = serde_json::from_slice(raw).map_err(|e| invalid("resources", e.to_string()))?;
     drop_nulls(&mut tree);
+    for name in tree.as_object().into_iter().flat_map(serde_json::Map::keys).filter(|n| !SECTIONS.contains(&n.as_str()))
+    {
+        warn!("resources.{name} is unknown: left out");
+    }
     // oci-spec would read an absent limit of processes as 0.
     if tree.pointer("/pids/limit").is_none() {
         remove(&mut tree, &["pids"]);
