@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The name under which containerd finds the shim under test.
@@ -152,8 +152,20 @@ impl Containerd {
         text.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect()
     }
 
+    /// What is still left of all containers, some time after the last one: a shim goes after it has answered, and after its last events.
+    pub fn left(&self) -> Vec<String> {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let left = self.leftovers();
+            if left.is_empty() || Instant::now() > end {
+                return left;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// All that is there only while a container is: bundles, state of the runtime, shims and their sockets, mounts.
-    pub fn leftovers(&self) -> Vec<String> {
+    fn leftovers(&self) -> Vec<String> {
         let private = |path: &str| PathBuf::from(format!("/proc/{}/root{path}", self.anchor.pid()));
         let dirs = [
             ("bundle", self.file("state/io.containerd.runtime.v2.task/default")),

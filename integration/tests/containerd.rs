@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         daemon.get_or_init(|| Containerd::start(&shim()));
     }
     let all = libtest_mimic::run(&arguments, trials);
-    let left = daemon.get().map(Containerd::leftovers).unwrap_or_default();
+    let left = daemon.get().map(Containerd::left).unwrap_or_default();
     if !left.is_empty() {
         eprintln!("left behind:\n{}", left.join("\n"));
     }
@@ -485,7 +485,7 @@ fn containerd_restarts(_: &Containerd) {
         let out = container.task("exec --exec-id e ID /bin/echo still here").exits(0);
         assert_eq!(out.text(), "still here");
     }
-    assert_eq!(daemon.leftovers(), Vec::<String>::new());
+    assert_eq!(daemon.left(), Vec::<String>::new());
 }
 
 fn containerd_is_killed_and_an_exit_is_told_later(_: &Containerd) {
@@ -503,5 +503,5 @@ fn containerd_is_killed_and_an_exit_is_told_later(_: &Containerd) {
         let said = container.task("rm ID").exits(0).error();
         assert!(said.contains("exit code 137"), "{said}");
     }
-    assert_eq!(daemon.leftovers(), Vec::<String>::new());
+    assert_eq!(daemon.left(), Vec::<String>::new());
 }
