@@ -71,3 +71,13 @@ macro_rules! checks {
         vec![$($crate::check::Check::new(concat!($area, "::", stringify!($function)), $section, $function)),+]
     };
 }
+
+/// The same for orlop's own promises.
+#[macro_export]
+macro_rules! own_checks {
+    ($($table:tt)+) => {{
+        let mut own = $crate::checks!($($table)+);
+        own.iter_mut().for_each(|check| check.own = true);
+        own
+    }};
+}

@@ -9,6 +9,7 @@ pub mod checks;
 pub mod command;
 pub mod criu;
 pub mod expected;
+pub mod holder;
 pub mod isolate;
 pub mod judge;
 pub mod needs;

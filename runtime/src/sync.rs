@@ -98,7 +98,8 @@ pub enum Part {
     Groups,
 }
 
-const PARTS: [Part; 17] = [
+/// Every part, each at the place of its number.
+pub const PARTS: [Part; 17] = [
     Part::Step,
     Part::Place,
     Part::Source,

@@ -22,13 +22,11 @@ pub(super) fn checks() -> Vec<Check> {
         of_stopped_fails "runc: events",
         of_unknown_id_fails "runc: events",
     );
-    let mut own = checks!(
+    checks.append(&mut own_checks!(
         "events",
         ends_with_the_container "runc: events",
         stats_has_the_containers_interfaces "runc: events --stats",
-    );
-    own.iter_mut().for_each(|check| check.own = true);
-    checks.append(&mut own);
+    ));
     checks.append(&mut checks!(
         "features",
         fields "features.md",

@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use crate::check::{Check, Failure, Outcome};
+use crate::holder::Holder;
 use crate::runtime::Lab;
 
 /// The type in the configuration and the link in /proc/pid/ns.
@@ -118,27 +119,11 @@ fn by_path(lab: &mut Lab, kind: &str, link: &str) -> Outcome {
         "mount" => unshare.args(["--mount", "--propagation", "private"]),
         _ => unshare.arg(&flag),
     };
-    let mut holder =
-        unshare.args(["sh", "-c", "echo ready; exec sleep 60"]).stdout(std::process::Stdio::piped()).spawn()?;
-    let result = joined(lab, kind, link, &mut holder);
-    // With --fork, the child is the one that sleeps.
-    let children = format!("/proc/{0}/task/{0}/children", holder.id());
-    for child in fs::read_to_string(children).unwrap_or_default().split_whitespace().flat_map(str::parse) {
-        if let Some(pid) = rustix::process::Pid::from_raw(child) {
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
-        }
-    }
-    holder.kill()?;
-    holder.wait()?;
-    result
+    let holder = Holder::start(&mut unshare)?;
+    joined(lab, kind, link, holder.pid())
 }
 
-fn joined(lab: &mut Lab, kind: &str, link: &str, holder: &mut std::process::Child) -> Outcome {
-    let mut ready = [0; 6];
-    let stdout = holder.stdout.as_mut().ok_or_else(|| Failure("no pipe".into()))?;
-    std::io::Read::read_exact(stdout, &mut ready)?;
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", holder.id()))?;
-    let pid = children.split_whitespace().next().map_or(holder.id().to_string(), str::to_owned);
+fn joined(lab: &mut Lab, kind: &str, link: &str, pid: i32) -> Outcome {
     let path = format!("/proc/{pid}/ns/{link}");
     let want = fs::read_link(&path)?.to_string_lossy().into_owned();
     ensure!(want != own(link)?, "the holder has no namespace of its own");

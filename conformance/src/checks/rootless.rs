@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::check::{Check, Failure, Outcome};
+use crate::holder::Holder;
 use crate::runtime::{Lab, wait_until};
 
 /// The user and group that the checks call the runtime as: ones that no file of the host needs to know.
@@ -40,14 +41,12 @@ pub(super) fn checks() -> Vec<Check> {
         range_that_is_not_ours_is_refused "runc: rootless",
         delegated_cgroup_is_used "runc: rootless",
     );
-    let mut own = checks!(
+    checks.append(&mut own_checks!(
         "rootless",
         additional_gids_of_a_range "orlop: rootless",
         ps_without_a_cgroup "orlop: rootless",
         exec_before_start_says_why "orlop: rootless",
-    );
-    own.iter_mut().for_each(|check| check.own = true);
-    checks.append(&mut own);
+    ));
     checks
 }
 
@@ -251,44 +250,16 @@ fn user_namespace_by_path(lab: &mut Lab) -> Outcome {
 }
 
 /// Does this beside a process of the user's, in a user and a pid namespace of its own, whose pid it is told.
-fn held(lab: &mut Lab, check: impl FnOnce(&mut Lab, &str) -> Outcome) -> Outcome {
+fn held(lab: &mut Lab, check: impl FnOnce(&mut Lab, i32) -> Outcome) -> Outcome {
     let id = USER.to_string();
-    let mut holder = Command::new("setpriv")
-        .args([
-            "--reuid",
-            &id,
-            "--regid",
-            &id,
-            "--clear-groups",
-            "unshare",
-            "--user",
-            "--map-root-user",
-            "--pid",
-            "--fork",
-        ])
-        .args(["sh", "-c", "echo ready; exec sleep 60"])
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let verdict = first_child(&mut holder).and_then(|pid| check(lab, &pid));
-    let children = format!("/proc/{0}/task/{0}/children", holder.id());
-    for child in fs::read_to_string(children).unwrap_or_default().split_whitespace().flat_map(str::parse) {
-        if let Some(pid) = rustix::process::Pid::from_raw(child) {
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
-        }
-    }
-    holder.kill()?;
-    holder.wait()?;
-    verdict
+    let mut unshare = Command::new("setpriv");
+    unshare.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
+    unshare.args(["unshare", "--user", "--map-root-user", "--pid", "--fork"]);
+    let holder = Holder::start(&mut unshare)?;
+    check(lab, holder.pid())
 }
 
-fn first_child(holder: &mut std::process::Child) -> Result<String, Failure> {
-    let stdout = holder.stdout.as_mut().ok_or_else(|| Failure("no pipe".into()))?;
-    std::io::Read::read_exact(stdout, &mut [0; 6])?;
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", holder.id()))?;
-    Ok(children.split_whitespace().next().ok_or_else(|| Failure("the holder has no child".into()))?.to_owned())
-}
-
-fn joined(lab: &mut Lab, pid: &str) -> Outcome {
+fn joined(lab: &mut Lab, pid: i32) -> Outcome {
     let path = |link: &str| format!("/proc/{pid}/ns/{link}");
     let want =
         |link: &str| -> Result<String, Failure> { Ok(fs::read_link(path(link))?.to_string_lossy().into_owned()) };
@@ -315,11 +286,11 @@ fn in_a_user_namespace_as_its_root(lab: &mut Lab) -> Outcome {
 }
 
 /// As `held`, with a runtime that is root of the held user namespace: nothing above it is its own, such as the pid namespace that it is in.
-fn held_root(lab: &mut Lab, check: impl FnOnce(&mut Lab, &str) -> Outcome) -> Outcome {
+fn held_root(lab: &mut Lab, check: impl FnOnce(&mut Lab, i32) -> Outcome) -> Outcome {
     user(lab)?;
     lab.without_namespace("user").remove("/linux/uidMappings").remove("/linux/gidMappings");
     held(lab, |lab, pid| {
-        lab.under = ["nsenter", "--user", "--target", pid].map(String::from).to_vec();
+        lab.under = ["nsenter", "--user", "--target", &pid.to_string()].map(String::from).to_vec();
         let verdict = check(lab, pid);
         // While its user namespace can be entered.
         lab.verb("delete", &["--force"]).go()?;

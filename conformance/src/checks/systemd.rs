@@ -120,13 +120,11 @@ pub(super) fn checks() -> Vec<Check> {
         disabled_knows_no_pause "crun: --cgroup-manager",
         delegated_cgroup_by_annotation "crun: run.oci.delegate-cgroup",
     ));
-    let mut own = checks!(
+    checks.append(&mut own_checks!(
         "cgroup_manager",
         disabled_refuses_limits "orlop: --cgroup-manager",
         disabled_tells_of_device_rules "orlop: --cgroup-manager",
-    );
-    own.iter_mut().for_each(|check| check.own = true);
-    checks.append(&mut own);
+    ));
     checks
 }
 

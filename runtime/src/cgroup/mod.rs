@@ -9,6 +9,7 @@ pub mod devices;
 mod none;
 pub mod oom;
 pub mod stats;
+mod sub;
 mod systemd;
 mod tree;
 pub mod v1;
@@ -305,8 +306,7 @@ impl Host {
         if let Some(own) = self.own.get() {
             return Ok(own);
         }
-        let path = "/proc/self/cgroup";
-        let own = parse_own(&tree::read_all(Path::new(path)).on("read", path)?);
+        let own = by_controller(&text_of("self")?);
         Ok(self.own.get_or_init(|| own))
     }
 
@@ -387,13 +387,24 @@ impl Hierarchy {
 /// # Errors
 /// The process is gone.
 pub fn of(pid: i32) -> Result<Vec<(String, String)>> {
+    Ok(lines(&text_of(&pid.to_string())?).map(|(controllers, path)| (controllers.into(), path.into())).collect())
+}
+
+/// The text of /proc/PID/cgroup; a process may be called `self`.
+fn text_of(pid: &str) -> Result<String> {
     let path = format!("/proc/{pid}/cgroup");
-    let text = tree::read_all(Path::new(&path)).on("read", format!("{path:?}"))?;
-    let line = |line: &str| {
-        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        Some((controllers.to_string(), path.to_string()))
-    };
-    Ok(text.lines().filter_map(line).collect())
+    tree::read_all(Path::new(&path)).on("read", format!("{path:?}"))
+}
+
+/// Its lines are `4:cpu,cpuacct:/user.slice` (cgroups(7)): what stands behind the number.
+fn lines(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'))
+}
+
+/// The cgroup of a process in each tree, by controller (v2: the empty string).
+fn by_controller(text: &str) -> BTreeMap<String, PathBuf> {
+    let each = |(controllers, path)| str::split(controllers, ',').map(move |one| (one.into(), PathBuf::from(path)));
+    lines(text).flat_map(each).collect()
 }
 
 /// Opens the v2 cgroup that a process is in: where exec goes if it cannot enter the container's own cgroup (EBUSY
@@ -402,9 +413,7 @@ pub fn of(pid: i32) -> Result<Vec<(String, String)>> {
 /// # Errors
 /// The process is gone, or this host has no v2 tree.
 pub fn entry_of(pid: i32) -> Result<Entry> {
-    let path = format!("/proc/{pid}/cgroup");
-    let text = tree::read_all(Path::new(&path)).on("read", format!("{path:?}"))?;
-    let own = parse_own(&text).remove("").unwrap_or_default();
+    let own = by_controller(&text_of(&pid.to_string())?).remove("").unwrap_or_default();
     let dir = below(Path::new(if unified() { ROOT } else { HYBRID }), &[&own]);
     Ok(Entry { dir: Some(tree::directory(&dir).on("open", format!("{dir:?}"))?.into()), ..Entry::default() })
 }
@@ -414,8 +423,7 @@ pub fn entry_of(pid: i32) -> Result<Entry> {
 /// # Errors
 /// The process is gone, or its cgroups cannot be listed.
 pub fn paths_of(pid: i32) -> Result<Paths> {
-    let path = format!("/proc/{pid}/cgroup");
-    let own = parse_own(&tree::read_all(Path::new(&path)).on("read", format!("{path:?}"))?);
+    let own = by_controller(&text_of(&pid.to_string())?);
     if unified() {
         let own = own.get("").cloned().unwrap_or_default();
         return Ok(Paths::from([(String::new(), below(Path::new(ROOT), &[&own]))]));
@@ -471,20 +479,6 @@ fn controllers_of(name: &str) -> Vec<String> {
     }
 }
 
-/// Parses /proc/pid/cgroup (cgroups(7)): `4:cpu,cpuacct:/user.slice`.
-fn parse_own(text: &str) -> BTreeMap<String, PathBuf> {
-    let mut own = BTreeMap::new();
-    for line in text.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        if let (Some(controllers), Some(path)) = (parts.next(), parts.next()) {
-            for controller in controllers.split(',') {
-                own.insert(controller.to_string(), PathBuf::from(path));
-            }
-        }
-    }
-    own
-}
-
 /// Our own cgroup as seen below the mount. In a container without a cgroup namespace /proc shows the path on the host,
 /// but the mount begins at the container's cgroup: only then mountinfo is read.
 fn visible(mount: &Path, own: &Path) -> Result<PathBuf> {
@@ -523,64 +517,6 @@ fn below(dir: &Path, parts: &[&Path]) -> PathBuf {
         path.push(part.strip_prefix("/").unwrap_or(&part));
     }
     path
-}
-
-/// `exec --cgroup`: one path for every tree, or paths for some controllers (`memory,cpu:sub`).
-#[derive(Debug, Default)]
-struct SubCgroups {
-    all: Option<String>,
-    some: BTreeMap<String, String>,
-}
-
-impl SubCgroups {
-    fn parse(args: &[String], paths: &Paths) -> Result<SubCgroups> {
-        let mut sub = SubCgroups::default();
-        let bad = |why: String| Err(invalid("--cgroup", why));
-        for arg in args {
-            let Some((controllers, path)) = arg.split_once(':') else {
-                if args.len() != 1 {
-                    return bad(format!("invalid --cgroup argument: {arg} (missing <controller>: prefix)"));
-                }
-                sub.all = Some(arg.clone());
-                break;
-            };
-            for controller in controllers.split(',') {
-                if controller.is_empty() {
-                    return bad(format!("invalid --cgroup argument: {arg} (empty <controller> prefix)"));
-                }
-                if !paths.contains_key(controller) {
-                    return bad(format!("unknown controller {controller} in SubCgroupPaths"));
-                }
-                if sub.some.insert(controller.to_string(), path.to_string()).is_some() {
-                    return bad(format!(
-                        "invalid --cgroup argument(s): controller {controller} specified multiple times"
-                    ));
-                }
-            }
-        }
-        Ok(sub)
-    }
-
-    /// Where the process goes in the tree of this controller.
-    fn below(&self, controller: &str, dir: &Path) -> Result<PathBuf> {
-        let Some(sub) = self.some.get(controller).or(self.all.as_ref()) else { return Ok(dir.to_path_buf()) };
-        let mut depth = 0;
-        for component in Path::new(sub).components() {
-            depth += match component {
-                Component::Normal(_) => 1,
-                Component::ParentDir => -1,
-                _ => 0,
-            };
-            if depth < 0 {
-                return Err(invalid("--cgroup", format!("bad sub cgroup path: {sub}")));
-            }
-        }
-        Ok(below(dir, &[Path::new(sub)]))
-    }
-
-    fn explain(&self, e: Error) -> Error {
-        if self.all.is_some() || !self.some.is_empty() { e.at("--cgroup") } else { e }
-    }
 }
 
 /// Refuses an existing cgroup with processes inside, but for `holder`.
@@ -671,36 +607,8 @@ mod tests {
 
     #[test]
     fn own_cgroups_are_parsed() {
-        let own = parse_own("9:name=systemd:/\n4:cpu,cpuacct:/user:odd/a b\n0::/x\nnonsense\n");
+        let own = by_controller("9:name=systemd:/\n4:cpu,cpuacct:/user:odd/a b\n0::/x\nnonsense\n");
         let expected = [("", "/x"), ("cpu", "/user:odd/a b"), ("cpuacct", "/user:odd/a b"), ("name=systemd", "/")];
         assert_eq!(own, expected.iter().map(|(k, v)| (k.to_string(), PathBuf::from(v))).collect());
-    }
-
-    #[test]
-    fn sub_cgroups_of_exec() {
-        let paths: Paths =
-            ["cpu", "memory"].iter().map(|c| (c.to_string(), Path::new("/sys/fs/cgroup").join(c).join("x"))).collect();
-        let parse = |args: &[&str]| {
-            SubCgroups::parse(&args.iter().map(|a| a.to_string()).collect::<Vec<_>>(), &paths)
-                .and_then(|sub| ["cpu", "memory"].iter().map(|c| sub.below(c, &paths[*c])).collect::<Result<Vec<_>>>())
-        };
-        let at = |cpu: &str, memory: &str| {
-            vec![PathBuf::from(format!("/sys/fs/cgroup/cpu/x{cpu}")), format!("/sys/fs/cgroup/memory/x{memory}").into()]
-        };
-        assert_eq!(parse(&[]).unwrap(), at("", ""));
-        assert_eq!(parse(&["/"]).unwrap(), at("", ""));
-        assert_eq!(parse(&["a/../b"]).unwrap(), at("/b", "/b"));
-        assert_eq!(parse(&["cpu:s"]).unwrap(), at("/s", ""));
-        assert_eq!(parse(&["cpu,memory:/s"]).unwrap(), at("/s", "/s"));
-        for (args, expected) in [
-            (&[".."][..], "--cgroup: bad sub cgroup path: .."),
-            (&["a/../.."], "--cgroup: bad sub cgroup path: a/../.."),
-            (&["nope:/"], "--cgroup: unknown controller nope in SubCgroupPaths"),
-            (&["cpu,:a"], "--cgroup: invalid --cgroup argument: cpu,:a (empty <controller> prefix)"),
-            (&["a", "b"], "--cgroup: invalid --cgroup argument: a (missing <controller>: prefix)"),
-            (&["cpu:a", "cpu:b"], "--cgroup: invalid --cgroup argument(s): controller cpu specified multiple times"),
-        ] {
-            assert_eq!(parse(args).unwrap_err().to_string(), expected);
-        }
     }
 }

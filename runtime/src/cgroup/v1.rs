@@ -4,7 +4,7 @@
 use super::devices::DeviceList;
 use super::tree::{self, Made};
 use super::write::{self, Absent, Write, Writes, set, text};
-use super::{Cgroup, Entry, Missing, Paths, SubCgroups, used, v2};
+use super::{Cgroup, Entry, Missing, Paths, sub::SubCgroups, used, v2};
 use crate::error::{Error, Kind, On, Result, invalid};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use orlop_sys::Errno;

@@ -3,7 +3,7 @@
 use super::devices::DeviceList;
 use super::tree::{self, Made};
 use super::write::{self, Absent, Write, Writes, set, text};
-use super::{Cgroup, Entry, Missing, Paths, SubCgroups, delegate, used};
+use super::{Cgroup, Entry, Missing, Paths, delegate, sub::SubCgroups, used};
 use crate::error::{Error, Kind, On, Result, invalid};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 use orlop_sys::Errno;

@@ -52,22 +52,12 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
     let cgroup = container.cgroup();
     let entry = enter(&container, cgroup.as_ref(), &options.cgroup)?;
     let input = Input {
-        id: &options.id,
-        rootfs: &container.saved.rootfs,
-        bundle: &container.saved.bundle,
-        grantable: sys::capabilities().on("capget", "")?.permitted,
-        hierarchies: &[],
         cgroup_paths: cgroup.paths(),
         v1_tasks: entry.tasks.len(),
         into_cgroup: entry.dir.is_some(),
         preserve_fds: options.preserve_fds,
-        listen_fds: 0,
-        no_pivot: None,
         no_new_keyring: false,
-        notify_dir: None,
-        rootless: super::caller(),
-        host_trees: true,
-        comes_back: true,
+        ..super::input(&container.saved)?
     };
     let plan = plan::plan_exec(&config.spec, &process, &input, joined(&config.spec, container.saved.restored_time))?;
     plan.warnings.iter().for_each(|w| warn!("{w}"));

@@ -27,7 +27,7 @@ use crate::criu::rpc::{CgroupMode, NetworkLock};
 use crate::diagnose;
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::plan::{self, Input, Plan};
-use crate::state::Container;
+use crate::state::{Container, Saved};
 use crate::sync::Frame;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use orlop_sys::{file, process};
@@ -333,12 +333,20 @@ fn hand_over(master: OwnedFd, socket: Option<&console::Socket>, ours: &mut Optio
 fn tail_failure(container: &Container, frame: &Frame, said: &str) -> Result<Error> {
     let config = container.config()?;
     let saved = &container.saved;
-    let input = Input {
-        id: &saved.id,
-        rootfs: &saved.rootfs,
-        bundle: &saved.bundle,
+    let input = input(saved)?;
+    let plan = plan::plan_tail(&config.spec, config.process()?, &input)?;
+    let step = (plan.steps.len() as u16).saturating_sub(1).saturating_sub(frame.step);
+    Ok(explain_exec(plan.failure(&Frame { step, ..*frame }, said), &plan, &saved.rootfs))
+}
+
+/// For one more process in a container that is there: by itself it enters no cgroup, gets no fd, and mounts nothing of ours.
+fn input(container: &Saved) -> Result<Input<'_>> {
+    Ok(Input {
+        id: &container.id,
+        rootfs: &container.rootfs,
+        bundle: &container.bundle,
         grantable: process::capabilities().on("capget", "")?.permitted,
-        cgroup_paths: &saved.cgroup_paths,
+        cgroup_paths: &container.cgroup_paths,
         hierarchies: &[],
         v1_tasks: 0,
         into_cgroup: false,
@@ -350,10 +358,7 @@ fn tail_failure(container: &Container, frame: &Frame, said: &str) -> Result<Erro
         rootless: caller(),
         host_trees: true,
         comes_back: true,
-    };
-    let plan = plan::plan_tail(&config.spec, config.process()?, &input)?;
-    let step = (plan.steps.len() as u16).saturating_sub(1).saturating_sub(frame.step);
-    Ok(explain_exec(plan.failure(&Frame { step, ..*frame }, said), &plan, &saved.rootfs))
+    })
 }
 
 /// Why a program that is there cannot be executed, when the file itself tells.

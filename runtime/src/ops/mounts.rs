@@ -80,25 +80,7 @@ impl Running<'_> {
     }
 
     fn input<'i>(&'i self, hierarchies: &'i [crate::cgroup::Hierarchy]) -> Result<Input<'i>> {
-        let saved = &self.container.saved;
-        Ok(Input {
-            id: &saved.id,
-            rootfs: &saved.rootfs,
-            bundle: &saved.bundle,
-            grantable: sys::capabilities().on("capget", "")?.permitted,
-            hierarchies,
-            cgroup_paths: &saved.cgroup_paths,
-            v1_tasks: 0,
-            into_cgroup: false,
-            preserve_fds: 0,
-            listen_fds: 0,
-            no_pivot: None,
-            no_new_keyring: true,
-            notify_dir: None,
-            rootless: super::caller(),
-            host_trees: true,
-            comes_back: true,
-        })
+        Ok(Input { hierarchies, ..super::input(&self.container.saved)? })
     }
 
     fn walk(&self, plan: &Plan) -> Result<()> {
