@@ -17,6 +17,8 @@ pub const RUNTIME: &str = "io.containerd.orlop.v2";
 
 /// Plugins that need what a test machine has not, or that the tests do not use.
 const DISABLED: &[&str] = &[
+    "io.containerd.cri.v1.images",
+    "io.containerd.cri.v1.runtime",
     "io.containerd.grpc.v1.cri",
     "io.containerd.snapshotter.v1.aufs",
     "io.containerd.snapshotter.v1.btrfs",
@@ -24,17 +26,42 @@ const DISABLED: &[&str] = &[
     "io.containerd.snapshotter.v1.zfs",
 ];
 
+/// The daemon that the variable `CONTAINERD` names, else Debian's. Its `ctr` is beside it.
+///
+/// # Panics
+/// When one of the two is not there.
+pub fn path() -> PathBuf {
+    let Some(daemon) = std::env::var_os("CONTAINERD") else { return programs::path("containerd") };
+    let daemon = std::path::absolute(daemon).expect("a path");
+    for program in [&daemon, &daemon.with_file_name("ctr")] {
+        assert!(program.is_file(), "CONTAINERD: there is no {}", program.display());
+    }
+    daemon
+}
+
+/// The version of a containerd as (major, minor), from what `-v` prints: `containerd NAME 1.6.20~ds1 COMMIT`.
+///
+/// # Panics
+/// When it prints something else.
+pub fn version(daemon: &Path) -> (u32, u32) {
+    let said = String::from_utf8(programs::run(Command::new(daemon).arg("-v"))).expect("ASCII");
+    let number = said.split_whitespace().nth(2).map(|word| word.trim_start_matches('v')).unwrap_or_default();
+    let mut parts = number.split('.').map_while(|part| part.parse().ok());
+    parts.next().zip(parts.next()).unwrap_or_else(|| panic!("{}: no version in {said:?}", daemon.display()))
+}
+
 /// A running containerd, in a mount and a network namespace that end with it.
 #[derive(Debug)]
 pub struct Containerd {
     dir: TempDir,
+    path: Mutex<PathBuf>,
     anchor: Anchor,
     process: Mutex<Option<Child>>,
     baseline: Vec<String>,
 }
 
 impl Containerd {
-    /// Starts a daemon with `shim` on its PATH.
+    /// Starts the daemon of [`path`] with `shim` on its PATH.
     pub fn start(shim: &Path) -> Self {
         let dir = tempfile::Builder::new().prefix("orlop-ctrd-").tempdir().expect("a temporary directory");
         let bin = dir.path().join("bin");
@@ -45,7 +72,8 @@ impl Containerd {
         }
         rootfs(&dir.path().join("rootfs"));
         let anchor = Anchor::new(dir.path());
-        let mut daemon = Self { dir, anchor, process: Mutex::default(), baseline: Vec::new() };
+        let mut daemon =
+            Self { dir, path: Mutex::new(path()), anchor, process: Mutex::default(), baseline: Vec::new() };
         fs::write(daemon.file("config.toml"), daemon.config()).expect("a file of ours");
         daemon.resume();
         daemon.baseline = daemon.mounts();
@@ -58,6 +86,21 @@ impl Containerd {
             "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = {DISABLED:?}\n\
              [grpc]\naddress = {socket:?}\n[debug]\nlevel = \"debug\"\n"
         )
+    }
+
+    /// The daemon's program.
+    fn path(&self) -> PathBuf {
+        self.path.lock().expect("not poisoned").clone()
+    }
+
+    /// Its version, major and minor.
+    pub fn version(&self) -> (u32, u32) {
+        version(&self.path())
+    }
+
+    /// From the next [`Containerd::resume`] on, this program is the daemon, and the `ctr` beside it the client.
+    pub fn replace(&self, daemon: &Path) {
+        *self.path.lock().expect("not poisoned") = daemon.to_owned();
     }
 
     /// A path below the daemon's own directory.
@@ -83,8 +126,8 @@ impl Containerd {
     /// Starts the daemon (again) and waits until it answers.
     pub fn resume(&self) {
         let log = File::options().create(true).append(true).open(self.file("log")).expect("the daemon's log");
-        let mut command = self.inside("setpriv");
-        command.args(["--pdeathsig", "TERM"]).arg(programs::path("containerd")).arg("-c").arg(self.file("config.toml"));
+        let mut command = self.inside(&programs::path("setpriv"));
+        command.args(["--pdeathsig", "TERM"]).arg(self.path()).arg("-c").arg(self.file("config.toml"));
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.file("bin").display()));
         command.stdout(log.try_clone().expect("dup")).stderr(log);
@@ -105,16 +148,16 @@ impl Containerd {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
-    fn inside(&self, program: &str) -> Command {
+    fn inside(&self, program: &Path) -> Command {
         let mut command = programs::command("nsenter");
         command.arg(format!("--target={}", self.anchor.pid())).args(["--mount", "--net", "--"]);
-        command.arg(programs::path(program));
+        command.arg(program);
         command
     }
 
     /// The command for a line as one would type it behind `ctr `. `ROOTFS` stands for [`Containerd::rootfs`], and `run` gets the runtime.
     pub fn command(&self, line: &str) -> Command {
-        let mut command = self.inside("ctr");
+        let mut command = self.inside(&self.path().with_file_name("ctr"));
         command.env("CONTAINERD_ADDRESS", self.file("c.sock"));
         for word in words(line) {
             match word.as_str() {
