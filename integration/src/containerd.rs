@@ -212,6 +212,7 @@ impl Containerd {
         let private = |path: &str| PathBuf::from(format!("/proc/{}/root{path}", self.anchor.pid()));
         let dirs = [
             ("bundle", self.file("state/io.containerd.runtime.v2.task/default")),
+            ("sandbox", self.file("state/io.containerd.sandbox.controller.v1.shim/default")),
             ("state", private("/run/containerd/orlop/default")),
             ("socket", private("/run/containerd/s")),
         ];

@@ -3,6 +3,7 @@
 //! An engine is private to the test binary: its own mount and network namespace, its own sockets, data and cgroup
 //! parent. Nothing here skips: what is missing on the machine is a panic that names the Debian package.
 
+pub mod archive;
 pub mod cgroup;
 pub mod containerd;
 pub mod docker;

@@ -18,6 +18,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("runc", "/usr/sbin/runc", "runc"),
     ("setpriv", "/usr/bin/setpriv", "util-linux"),
     ("setsid", "/usr/bin/setsid", "util-linux"),
+    ("sha256sum", "/usr/bin/sha256sum", "coreutils"),
     ("tar", "/usr/bin/tar", "tar"),
     ("unshare", "/usr/bin/unshare", "util-linux"),
 ];

@@ -26,7 +26,7 @@ mod newidmap;
 pub mod notify;
 pub mod ops;
 pub mod plan;
-mod program;
+pub mod program;
 pub mod resctrl;
 mod rootfs;
 pub mod seal;
@@ -34,7 +34,7 @@ pub mod seccomp_agent;
 pub mod spawn;
 pub mod state;
 pub mod sync;
-mod userns;
+pub mod userns;
 
 /// The version of the runtime specification that orlop implements.
 pub const OCI_VERSION: &str = "1.3.0";

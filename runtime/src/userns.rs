@@ -1,6 +1,6 @@
 //! User namespaces of which only the maps are wanted, and the mounts that they are for (mount_setattr(2), MOUNT_ATTR_IDMAP).
 
-use crate::error::{Error, Kind, On, Result};
+use crate::error::{Error, Kind, On, Result, invalid};
 use crate::newidmap;
 use crate::plan::{IdMap, Idmap, c_string};
 use orlop_sys::process as sys;
@@ -24,6 +24,25 @@ pub fn with_maps(maps: &IdMap, proc: BorrowedFd) -> Result<OwnedFd> {
     drop(writer);
     sys::wait(child.pidfd.as_fd(), true).on("waitid", "the process of a user namespace")?;
     made
+}
+
+/// The same from the form that containerd has for a mount: `CONTAINER:HOST:SIZE`, several with commas between them.
+pub fn of_ranges(uids: &str, gids: &str) -> Result<OwnedFd> {
+    let maps = IdMap { uid: lines(uids, "uidmap")?, gid: lines(gids, "gidmap")?, deny_setgroups: false };
+    let proc = file::open(c"/proc", file::O_PATH | file::O_DIRECTORY, 0).on("open", "\"/proc\"")?;
+    with_maps(&maps, proc.as_fd())
+}
+
+fn lines(ranges: &str, field: &str) -> Result<String> {
+    let mut text = String::new();
+    for range in ranges.split(',') {
+        let numbers: Vec<u32> = range.split(':').map_while(|n| n.parse().ok()).collect();
+        let [inside, outside, size @ 1..=u32::MAX] = numbers[..] else {
+            return Err(invalid(field, format!("{range:?} is not CONTAINER:HOST:SIZE")));
+        };
+        text += &format!("{inside} {outside} {size}\n");
+    }
+    Ok(text)
 }
 
 fn limit(e: Error) -> Error {
@@ -73,4 +92,18 @@ fn file_system(tree: BorrowedFd, pid: i32) -> String {
     let mounts = Process::new(pid).and_then(|p| p.mountinfo());
     let device = format!("{}:{}", file::major(stat.dev), file::minor(stat.dev));
     mounts.ok().and_then(|list| list.into_iter().find(|m| m.majmin == device)).map_or_else(magic, |m| m.fs_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_lines_of_a_map() {
+        assert_eq!(lines("0:1000:1,1:200000:65535", "uidmap").unwrap(), "0 1000 1\n1 200000 65535\n");
+        for wrong in ["", "0:1", "0:1:0", "0:1:2:3", "0:a:1", "0:1:2,", "-1:0:1"] {
+            let e = lines(wrong, "gidmap").unwrap_err().to_string();
+            assert!(e.contains("gidmap"), "{wrong:?}: {e}");
+        }
+    }
 }

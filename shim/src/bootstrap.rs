@@ -194,7 +194,11 @@ fn socket_name(parts: &[&str]) -> String {
 /// The annotation that groups containers, if config.json has one.
 fn group(bundle: &Path) -> Result<Option<String>, String> {
     let path = bundle.join("config.json");
-    let raw = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let raw = match std::fs::read(&path) {
+        // The bundle of a pod's sandbox, which is no container.
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|e| format!("{}: {e}", path.display()))?,
+    };
     let config: serde_json::Value = serde_json::from_slice(&raw).map_err(|e| format!("{}: {e}", path.display()))?;
     let value = |name: &str| config.get("annotations")?.get(name)?.as_str().filter(|group| !group.is_empty());
     Ok(GROUPS.iter().find_map(|name| value(name)).map(str::to_string))

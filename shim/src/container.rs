@@ -34,6 +34,26 @@ pub struct Shim {
     pub events: Events,
     /// Waits for processes.
     pub reaper: Arc<Reaper>,
+    /// Whether there is more to stay for than containers.
+    pub sandbox: Mutex<Held>,
+}
+
+/// The sandbox of a daemon; see [`crate::sandbox`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It has never had one: containerd says when it is to end.
+    Never,
+    /// It stays, with containers or without.
+    Yes,
+    /// It stays for its last containers only: containerd will not say any more.
+    Over,
+}
+
+impl Shim {
+    /// The state of the sandbox.
+    pub fn sandbox(&self) -> MutexGuard<'_, Held> {
+        self.sandbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One container.

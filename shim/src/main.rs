@@ -18,6 +18,7 @@ mod options;
 mod process;
 mod ready;
 mod reaper;
+mod sandbox;
 mod serve;
 mod task;
 mod worker;

@@ -1,24 +1,32 @@
 //! The root file system: what containerd's snapshotter says is mounted for the container, and taken away again. All of it in a worker:
 //! mounts may take time, and long lists of layers are given relative to a working directory.
 
+mod layers;
+mod options;
+
 use crate::worker::{Failure, Result};
 use containerd_shim_protos::api::Mount;
-use orlop::plan::mount_options;
-use orlop_sys::{Errno, mount, process};
-use std::ffi::CString;
+use layers::{Overlay, PAGE};
+use options::Options;
+use orlop_sys::mount::{Attr, attr};
+use orlop_sys::{Errno, file, loop_device, mount, process};
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-/// mount(2) takes one page of options, the last byte of which is a NUL.
-const PAGE: usize = 4096;
+use std::process::{Command, Stdio};
 
 /// Makes the mounts of `list` at `rootfs`, one after the other. After a failure none is left.
 pub fn make(list: &[Mount], rootfs: &Path) -> Result<()> {
     for one in list {
         let target = if one.target().is_empty() { rootfs.to_path_buf() } else { inside(rootfs, one.target())? };
-        if let Err(e) = make_one(one, &target) {
+        let made = make_one(one, &target)
+            .map_err(|e| e.during(&format!("mount {} {:?} on {}", one.type_(), one.source(), target.display())));
+        if made.is_err() {
             let _ = undo(rootfs);
-            return Err(e);
+            return made;
         }
     }
     Ok(())
@@ -34,49 +42,124 @@ fn inside(rootfs: &Path, target: &str) -> Result<PathBuf> {
 }
 
 fn make_one(one: &Mount, target: &Path) -> Result<()> {
-    let failed = |e: Errno| {
-        Failure::internal(&format!("mount {} {:?} on {}", one.type_(), one.source(), target.display()), e.desc())
-    };
-    let (flags, propagation, data) = mount_options::of_the_host(&one.options)?;
-    let here = std::env::current_dir().map_err(|_| failed(Errno::ENOENT))?;
-    let data = match data.join(",") {
-        long if long.len() >= PAGE && one.type_() == "overlay" => relative(&data).map_err(failed)?,
-        data => data,
-    };
-    let text = |s: &[u8]| CString::new(s).map_err(|_| failed(Errno::EINVAL));
-    let (source, target, fs, data) = (
-        text(one.source().as_bytes())?,
-        text(target.as_os_str().as_bytes())?,
-        text(one.type_().as_bytes())?,
-        text(data.as_bytes())?,
-    );
-    let bind = flags & mount::MS_BIND != 0;
-    let fs = (!bind).then_some(fs.as_c_str());
-    mount::mount(Some(&source), &target, fs, flags, Some(&data)).map_err(failed)?;
-    // A bind mount takes no other flags with the first call.
-    if bind && flags & !(mount::MS_BIND | mount::MS_REC) != 0 {
-        mount::mount(None, &target, None, flags & !mount::MS_REC | mount::MS_REMOUNT, None).map_err(failed)?;
+    if let Some((program, fs)) = options::helper(one.type_()) {
+        return by_program(program, fs, one, target);
     }
-    for kind in propagation {
-        mount::mount(None, &target, None, kind, None).map_err(failed)?;
+    let options = Options::of(one)?;
+    let userns = options.maps.as_ref().map(|(uids, gids)| orlop::userns::of_ranges(uids, gids)).transpose()?;
+    let (source, target, fs) = (text(one.source())?, text(target.as_os_str().as_bytes())?, text(one.type_())?);
+    if options.flags & mount::MS_BIND != 0 {
+        bind(&source, &target, &options, userns)
+    } else if fs.as_bytes() == b"overlay" {
+        overlay(&source, &target, &options, userns)
+    } else {
+        file_system(&source, &target, &fs, &options, userns)
+    }?;
+    for kind in &options.propagation {
+        mount::mount(None, &target, None, *kind, None).map_err(failed("propagation"))?;
     }
-    process::chdir(&text(here.as_os_str().as_bytes())?).map_err(failed)
+    Ok(())
 }
 
-/// Enters the directory that the layers have in common, and names them from there: lists of hundreds of layers then fit into a page.
-fn relative(data: &[String]) -> orlop_sys::Result<String> {
-    const LAYERS: &str = "lowerdir=";
-    let layers: Vec<&str> = data.iter().filter_map(|o| o.strip_prefix(LAYERS)).flat_map(|l| l.split(':')).collect();
-    let first = layers.first().map(Path::new).and_then(Path::parent).unwrap_or(Path::new("/"));
-    let common = first.ancestors().find(|dir| layers.iter().all(|layer| Path::new(layer).starts_with(dir)));
-    let common = common.unwrap_or(Path::new("/"));
-    process::chdir(&CString::new(common.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?)?;
-    let short = |path: &str| Path::new(path).strip_prefix(common).map_or(path.to_string(), |p| p.display().to_string());
-    let options = data.iter().map(|option| match option.strip_prefix(LAYERS) {
-        Some(layers) => LAYERS.to_string() + &layers.split(':').map(short).collect::<Vec<_>>().join(":"),
-        None => option.clone(),
-    });
-    Ok(options.collect::<Vec<_>>().join(","))
+fn text(s: impl Into<Vec<u8>>) -> Result<CString> {
+    CString::new(s).map_err(|e| Failure::internal("a string", e))
+}
+
+fn failed(call: &'static str) -> impl Fn(Errno) -> Failure {
+    move |e| Failure::internal(call, e.desc())
+}
+
+/// Flags of mount(2), and the attributes of the same meaning.
+const ATTRIBUTES: [(u64, u64); 8] = [
+    (mount::MS_RDONLY, attr::RDONLY),
+    (mount::MS_NOSUID, attr::NOSUID),
+    (mount::MS_NODEV, attr::NODEV),
+    (mount::MS_NOEXEC, attr::NOEXEC),
+    (mount::MS_NODIRATIME, attr::NODIRATIME),
+    (mount::MS_NOSYMFOLLOW, attr::NOSYMFOLLOW),
+    (mount::MS_NOATIME, attr::NOATIME),
+    (mount::MS_STRICTATIME, attr::STRICTATIME),
+];
+
+/// A bind mount is made with its attributes before anybody can see it; those of its source stay, which a remount would take away.
+fn bind(source: &CStr, target: &CStr, options: &Options, userns: Option<OwnedFd>) -> Result<()> {
+    let whole = options.flags & mount::MS_REC != 0;
+    let tree = mount::clone_tree(None, source, whole, false).map_err(failed("open_tree"))?;
+    let set = ATTRIBUTES.iter().filter(|(flag, _)| options.flags & flag != 0).fold(0, |all, (_, bit)| all | bit);
+    let clear = if set & attr::ATIME != 0 { attr::ATIME } else { 0 };
+    if set != 0 {
+        let attributes = Attr { set, clear, ..Attr::default() };
+        mount::set_attr(tree.as_fd(), &attributes, false).map_err(failed("mount_setattr"))?;
+    }
+    if let Some(userns) = userns {
+        mount::idmap(tree.as_fd(), userns.as_fd(), whole).map_err(failed("idmap with mount_setattr"))?;
+    }
+    attach(tree, target)
+}
+
+fn attach(tree: OwnedFd, target: &CStr) -> Result<()> {
+    let target = file::open(target, file::O_PATH, 0).map_err(failed("open"))?;
+    mount::attach(tree.as_fd(), target.as_fd()).map_err(failed("move_mount"))
+}
+
+fn overlay(source: &CStr, target: &CStr, options: &Options, userns: Option<OwnedFd>) -> Result<()> {
+    let data = options.data.join(",");
+    if userns.is_none() && data.len() < PAGE {
+        let data = text(data)?;
+        return mount::mount(Some(source), target, Some(c"overlay"), options.flags, Some(&data))
+            .map_err(failed("mount"));
+    }
+    let (common, data) = layers::relative(&options.data);
+    if userns.is_none() && data.len() < PAGE {
+        let (common, data) = (text(common.as_os_str().as_bytes())?, text(data)?);
+        let here = file::open(c".", file::O_PATH | file::O_DIRECTORY, 0).map_err(failed("open ."))?;
+        process::chdir(&common).map_err(failed("chdir"))?;
+        let made = mount::mount(Some(source), target, Some(c"overlay"), options.flags, Some(&data));
+        process::fchdir(here.as_fd()).map_err(failed("fchdir"))?;
+        return made.map_err(failed("mount"));
+    }
+    let overlay = Overlay { source, flags: options.flags, data: &options.data, userns };
+    attach(layers::mount(&overlay, target)?, target)
+}
+
+fn file_system(source: &CStr, target: &CStr, fs: &CStr, options: &Options, userns: Option<OwnedFd>) -> Result<()> {
+    let data = text(options.data.join(","))?;
+    let device = match options.loop_device {
+        Some(flags) => {
+            let access = if flags & loop_device::flag::READ_ONLY != 0 { file::O_RDONLY } else { file::O_RDWR };
+            let image = file::open(source, access, 0).map_err(failed("open"))?;
+            Some(loop_device::attach(image.as_fd(), flags).map_err(failed("loop device"))?)
+        }
+        None => None,
+    };
+    let source = device.as_ref().map_or(source, |(path, _)| path.as_c_str());
+    mount::mount(Some(source), target, Some(fs), options.flags, Some(&data)).map_err(failed("mount"))?;
+    let Some(userns) = userns else { return Ok(()) };
+    // Only a detached mount can be given maps; it covers the one without.
+    let tree = mount::clone_tree(None, target, false, false).map_err(failed("open_tree"))?;
+    mount::idmap(tree.as_fd(), userns.as_fd(), false).map_err(failed("idmap with mount_setattr"))?;
+    attach(tree, target)
+}
+
+/// The program may stay to serve the file system: it gets no stream of the container's.
+#[expect(clippy::disallowed_methods, reason = "a file system in user space is a program")]
+fn by_program(program: &str, fs: &str, one: &Mount, target: &Path) -> Result<()> {
+    let lost = |e: std::io::Error| Failure::internal(program, e);
+    let mut said = File::from(file::memfd(c"stderr").map_err(failed("memfd"))?);
+    let path =
+        orlop::program::find(program).ok_or_else(|| Failure::internal(program, "there is no such program in PATH"))?;
+    process::reset_signals();
+    let mut command = Command::new(path);
+    command.arg(one.source()).arg(target);
+    command.args(one.options.iter().flat_map(|option| ["-o", option]));
+    command.args(["-t", fs]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone().map_err(lost)?);
+    let status = command.status().map_err(lost)?;
+    if status.success() {
+        return Ok(());
+    }
+    let mut why = String::new();
+    said.rewind().and_then(|()| said.read_to_string(&mut why)).map_err(lost)?;
+    Err(Failure::internal(program, format!("{status}: {}", why.trim())))
 }
 
 /// Takes away every mount at `rootfs` and below; none is no failure. A mount that is in use goes when its last user has.
@@ -97,20 +180,6 @@ pub fn undo(rootfs: &Path) -> orlop_sys::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn layers_are_named_from_their_common_directory() {
-        let layers: Vec<String> = (0..300).map(|n| format!("/proc/sys/kernel/{n}/fs")).collect();
-        let data = ["index=off".to_string(), format!("lowerdir={}", layers.join(":")), "upperdir=/u".to_string()];
-        let here = std::env::current_dir().unwrap();
-        let short = relative(&data).unwrap();
-        assert_eq!(std::env::current_dir().unwrap(), Path::new("/proc/sys/kernel"));
-        std::env::set_current_dir(here).unwrap();
-        assert!(
-            short.starts_with("index=off,lowerdir=0/fs:1/fs:") && short.ends_with(":299/fs,upperdir=/u"),
-            "{short}"
-        );
-    }
 
     #[test]
     fn a_target_stays_inside() {

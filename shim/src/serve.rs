@@ -1,16 +1,18 @@
 //! The daemon: one thread, one loop.
 
-use crate::container::Shim;
+use crate::container::{Held, Shim};
 use crate::events::Events;
 use crate::ready::Ready;
 use crate::reaper::Reaper;
+use crate::sandbox;
 use crate::task::Service;
+use containerd_shim_protos::sandbox_async::create_sandbox;
 use containerd_shim_protos::shim_async::create_task;
 use containerd_shim_protos::ttrpc::asynchronous::Server;
 use orlop_sys::signal::{self, Signals};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The names of the Task API's versions: their methods and messages are the same.
@@ -39,13 +41,18 @@ async fn run(listener: UnixListener, signals: Signals, namespace: String, addres
     let signals = Ready::new(signals).map_err(failed("signalfd"))?;
     let (events, sender) = Events::new(address, namespace.clone());
     let reaper = Arc::new(Reaper::default());
-    let service = Service::new(Arc::new(Shim { namespace, events, reaper: reaper.clone() }));
+    let sandbox = Mutex::new(Held::Never);
+    let shim = Arc::new(Shim { namespace, events, reaper: reaper.clone(), sandbox });
+    let service = Service::new(shim.clone());
     let mut over = service.over();
     let mut server = Server::new().add_listener(listener.into());
     for version in VERSIONS {
         let methods = create_task(Arc::new(service.clone())).into_values();
         server = server.register_service(methods.map(|methods| (version.to_string(), methods)).collect());
     }
+    let tasks = service.clone();
+    let sandbox = sandbox::Service::new(shim, Arc::new(move || tasks.end_if_unused()));
+    server = server.register_service(create_sandbox(Arc::new(sandbox)));
     server.start().await.map_err(|e| format!("server: {e}"))?;
     loop {
         tokio::select! {

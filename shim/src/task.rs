@@ -1,7 +1,7 @@
 //! containerd's Task API (api/runtime/task/v3; v2 has the same messages): each method turns a message into a call of [`Container`].
 
 use crate::checkpoint::Checkpoint;
-use crate::container::{Container, Request, Shim};
+use crate::container::{Container, Held, Request, Shim};
 use crate::events::{any, timestamp};
 use crate::io::Names;
 use crate::metrics;
@@ -48,6 +48,13 @@ impl Service {
     /// Becomes true when containerd has shut this daemon down.
     pub fn over(&self) -> watch::Receiver<bool> {
         self.over.subscribe()
+    }
+
+    /// Ends the daemon, unless it has another container of the group, or a sandbox.
+    pub fn end_if_unused(&self) {
+        if self.containers().is_empty() && *self.shim.sandbox() != Held::Yes {
+            self.over.send_replace(true);
+        }
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<Container>>>> {
@@ -159,6 +166,9 @@ impl Task for Service {
             event.set_exit_status(exit.status);
             event.set_exited_at(timestamp(exit.at));
             self.shim.events.send(&event);
+            if *self.shim.sandbox() == Held::Over {
+                self.end_if_unused();
+            }
         }
         let mut answer = DeleteResponse::new();
         (answer.pid, answer.exit_status) = (pid, exit.status);
@@ -297,10 +307,7 @@ impl Task for Service {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> Answer<Empty> {
-        // Another container of the group may still be served.
-        if self.containers().is_empty() {
-            self.over.send_replace(true);
-        }
+        self.end_if_unused();
         Ok(Empty::new())
     }
 }

@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod devices;
 pub mod exe;
 pub mod file;
+pub mod loop_device;
 pub mod mount;
 pub mod network;
 pub mod poll;

@@ -5,7 +5,7 @@ use crate::{Errno, Result};
 use libc::{c_int, c_ulong};
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 pub use libc::{
     CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, CLONE_PARENT,
@@ -127,6 +127,17 @@ pub fn clone_sleeper() -> Result<Child> {
     })
 }
 
+/// Does nothing until it is killed, or until its parent ends. What comes to it, as the first process of a pid namespace, is reaped by the kernel.
+pub fn hold() -> ! {
+    let _ = prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_ulong, 0);
+    // SAFETY: SIG_IGN is a valid disposition.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    loop {
+        // SAFETY: no pointers.
+        unsafe { libc::pause() };
+    }
+}
+
 /// Keeps a panic in the child from unwinding into code that belongs to the parent.
 struct ExitGuard;
 
@@ -222,6 +233,18 @@ pub fn namespace_kind(fd: BorrowedFd) -> Result<c_int> {
     const NS_GET_NSTYPE: u64 = 0xb703;
     // SAFETY: this request takes no argument.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE as _) })
+}
+
+/// The user namespace that a namespace belongs to (ioctl_ns(2)); `None`: it is ours.
+pub fn foreign_owner(fd: BorrowedFd) -> Result<Option<OwnedFd>> {
+    const NS_GET_USERNS: u64 = 0xb701;
+    // SAFETY: this request takes no argument and gives a new fd or -1.
+    let owner = Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS as _) })?;
+    // SAFETY: the kernel has just made this fd and nobody else knows it.
+    let owner = unsafe { OwnedFd::from_raw_fd(owner) };
+    let ours = file::stat(c"/proc/self/ns/user")?;
+    let theirs = file::fstat(owner.as_fd())?;
+    Ok(((theirs.dev, theirs.ino) != (ours.dev, ours.ino)).then_some(owner))
 }
 
 /// unshare(2).

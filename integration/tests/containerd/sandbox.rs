@@ -1,0 +1,101 @@
+//! containerd's sandbox API: a pod whose first member is no container.
+
+use super::{CGROUPS, Running, id, signal};
+use orlop_integration::containerd::Containerd;
+use orlop_integration::wait;
+use rustix::process::Signal;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+const SPEC: &str = r#"{"ociVersion": "1.0.2", "hostname": "orlop-pod", "linux": {"sysctl": {"kernel.shmmni": "77"},
+    "namespaces": [{"type": "ipc"}, {"type": "uts"}, {"type": "pid"}]}}"#;
+
+/// A sandbox, removed on drop.
+struct Sandbox<'a> {
+    daemon: &'a Containerd,
+    id: String,
+}
+
+impl<'a> Sandbox<'a> {
+    fn new(daemon: &'a Containerd) -> Self {
+        let id = format!("sandbox-{}", id());
+        let spec = daemon.file(&format!("{id}.json"));
+        fs::write(&spec, SPEC).expect("a file of ours");
+        let out = daemon.ctr(&format!("sandboxes run --runtime io.containerd.orlop.v2 {} {id}", spec.display()));
+        assert_eq!(out.exits(0).text(), id);
+        Self { daemon, id }
+    }
+
+    /// The shim and the process that holds the namespaces: a copy of it under another name.
+    fn processes(&self) -> (u32, u32) {
+        let all = self.daemon.shims().into_iter().filter(|(_, line)| line.contains(&self.id)).map(|(pid, _)| pid);
+        let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let (held, shims): (Vec<u32>, Vec<u32>) = all.partition(|pid| name(pid) == "orlop-sandbox\n");
+        assert_eq!((shims.len(), held.len()), (1, 1));
+        (shims[0], held[0])
+    }
+
+    fn remove(&self) {
+        let said = self.daemon.ctr(&format!("sandboxes rm {}", self.id)).exits(0).error();
+        assert!(!said.contains("failed"), "{said}");
+    }
+}
+
+impl Drop for Sandbox<'_> {
+    fn drop(&mut self) {
+        self.daemon.ctr(&format!("sandboxes rm --force {}", self.id));
+    }
+}
+
+/// Flags that put a container into the sandbox.
+fn inside(sandbox: &Sandbox) -> String {
+    let (_, holder) = sandbox.processes();
+    let namespaces = ["pid", "ipc", "uts"].map(|kind| format!("--with-ns {kind}:/proc/{holder}/ns/{kind}"));
+    format!("--sandbox {} {}", sandbox.id, namespaces.join(" "))
+}
+
+pub(super) fn containers_of_a_sandbox(daemon: &Containerd) {
+    let sandbox = Sandbox::new(daemon);
+    let flags = inside(&sandbox);
+    let script = "hostname; cat /proc/sys/kernel/shmmni; cat /proc/1/comm";
+    let said = id();
+    let line = format!("run --rm --cgroup {CGROUPS}/{said} {flags} ROOTFS {said} /bin/sh -c '{script}'");
+    assert_eq!(daemon.ctr(&line).exits(0).text(), "orlop-pod\n77\norlop-sandbox");
+    let first = Running::new(daemon, &flags, "/bin/sleep 1000");
+    let second = Running::new(daemon, &flags, "/bin/sh -c '(sleep 0.1; :) & exec sleep 1000'");
+    let (shim, holder) = sandbox.processes();
+    assert_eq!((first.shim(), second.shim()), (shim, shim));
+    second.task("exec --exec-id e ID /bin/sh -c 'ps | grep -c \"[s]leep 1000\"'").exits(0);
+    // What is orphaned in the pod is reaped by its first process.
+    wait::until("there is no zombie in the pod", Duration::from_secs(10), || {
+        let children = fs::read_to_string(format!("/proc/{holder}/task/{holder}/children")).expect("a process");
+        children.trim().is_empty().then_some(())
+    });
+    drop((first, second));
+    // Without containers the pod is still there, for the next one.
+    assert!(Path::new(&format!("/proc/{holder}")).exists());
+    drop(Running::new(daemon, &flags, "/bin/sleep 1000"));
+    sandbox.remove();
+    wait::until("the pod has gone", Duration::from_secs(10), || {
+        [shim, holder].iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    });
+}
+
+/// A pod ends with its shim, and the shim survives the end of its process until it is removed.
+pub(super) fn a_sandbox_and_its_end(daemon: &Containerd) {
+    let sandbox = Sandbox::new(daemon);
+    let (shim, holder) = sandbox.processes();
+    signal(holder, Signal::KILL);
+    wait::until("its process has gone", Duration::from_secs(10), || {
+        (!Path::new(&format!("/proc/{holder}")).exists()).then_some(())
+    });
+    assert!(Path::new(&format!("/proc/{shim}")).exists());
+    sandbox.remove();
+    let sandbox = Sandbox::new(daemon);
+    let (shim, holder) = sandbox.processes();
+    signal(shim, Signal::KILL);
+    wait::until("its process ends with the shim", Duration::from_secs(10), || {
+        (!Path::new(&format!("/proc/{holder}")).exists()).then_some(())
+    });
+}
