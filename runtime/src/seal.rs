@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, On, Result};
 use orlop_sys::{Errno, exe, process};
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 
 /// Tells the second run of a process that it is the second: `ORLOP_SEALING=<its own pid>`, which execve keeps and no child
 /// shares.
@@ -37,19 +37,8 @@ pub fn seal(argv: &[OsString]) -> Result<()> {
     }
     .on("make a sealed copy of", "/proc/self/exe")?;
     let args: Vec<CString> = argv.iter().map(|arg| c_string(arg)).collect();
-    Err(exe::exec(sealed.as_fd(), &args, &environment(&mark)).on("execveat", "/proc/self/exe"))
-}
-
-/// The environment as it is, and the mark.
-fn environment(mark: &str) -> Vec<CString> {
-    let join = |name: &OsStr, value: &OsStr| {
-        let mut pair = name.as_bytes().to_vec();
-        pair.push(b'=');
-        pair.extend_from_slice(value.as_bytes());
-        c_string(OsStr::from_bytes(&pair))
-    };
-    let kept = std::env::vars_os().filter(|(name, _)| name != MARK).map(|(name, value)| join(&name, &value));
-    kept.chain([join(MARK.as_ref(), mark.as_ref())]).collect()
+    let mark = c_string(format!("{MARK}={mark}").as_ref());
+    Err(exe::exec(sealed.as_fd(), &args, &mark).on("execveat", "/proc/self/exe"))
 }
 
 fn name(argv: &[OsString]) -> &OsStr {

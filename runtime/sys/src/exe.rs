@@ -13,7 +13,7 @@ const SEALS: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW |
 const MFD_EXEC: u32 = 0x10;
 
 /// Whether nobody can write to the executable of this process through `/proc/PID/exe`: its mount is read-only, or it is
-/// a memfd with a write seal. One statfs(2) in the usual case.
+/// a memfd with a write seal. One or two statfs(2) in the usual case.
 pub fn is_sealed() -> Result<bool> {
     let mut fs = MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: SELF is NUL-terminated and `fs` has room for the one struct that statvfs writes.
@@ -22,10 +22,24 @@ pub fn is_sealed() -> Result<bool> {
     if unsafe { fs.assume_init() }.f_flag & libc::ST_RDONLY != 0 {
         return Ok(true);
     }
+    if !may_be_memfd()? {
+        return Ok(false);
+    }
     let exe = file::open(SELF, libc::O_RDONLY, 0)?;
     // EINVAL for what is no memfd. SAFETY: F_GET_SEALS takes no argument and `exe` is open.
     let seals = unsafe { libc::fcntl(exe.as_raw_fd(), libc::F_GET_SEALS) };
     Ok(seals >= 0 && seals & libc::F_SEAL_WRITE != 0)
+}
+
+/// Whether the executable is on a file system of the kind that memfds are on.
+#[allow(clippy::unnecessary_cast, reason = "the types differ between libcs")]
+fn may_be_memfd() -> Result<bool> {
+    let mut fs = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: SELF is NUL-terminated and `fs` has room for the one struct that statfs writes.
+    Errno::result(unsafe { libc::statfs(SELF.as_ptr(), fs.as_mut_ptr()) })?;
+    // SAFETY: statfs succeeded, so it filled the struct.
+    let kind = unsafe { fs.assume_init() }.f_type as i64;
+    Ok([libc::TMPFS_MAGIC as i64, libc::HUGETLBFS_MAGIC as i64].contains(&kind))
 }
 
 /// A detached, read-only clone of the mount that holds the executable. Needs CAP_SYS_ADMIN over the mount namespace,
@@ -54,11 +68,29 @@ pub fn sealed_copy(name: &CStr) -> Result<OwnedFd> {
     Ok(copy)
 }
 
-/// Replaces this process by the program in `fd`, which should be close-on-exec; returns only when that failed.
-/// Allocates the two pointer arrays.
-pub fn exec(fd: BorrowedFd<'_>, argv: &[CString], envp: &[CString]) -> Errno {
-    let argv = pointers(argv);
-    let envp = pointers(envp);
+unsafe extern "C" {
+    /// The environment of this process (environ(7)).
+    static environ: *const *const libc::c_char;
+}
+
+/// Replaces this process by the program in `fd`, which should be close-on-exec; returns only when that failed. The environment is ours,
+/// with `mark`, a `NAME=value`, in place of what it has by that name. Allocates two arrays of pointers.
+pub fn exec(fd: BorrowedFd<'_>, argv: &[CString], mark: &CStr) -> Errno {
+    let name = mark.to_bytes().split_inclusive(|b| *b == b'=').next().unwrap_or_default();
+    let argv: Vec<_> = argv.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect();
+    let mut envp = Vec::with_capacity(64);
+    // SAFETY: environ is an array of pointers to strings with a null pointer behind the last; this process has one thread, so nobody
+    // changes it meanwhile.
+    unsafe {
+        let mut next = environ;
+        while !next.is_null() && !(*next).is_null() {
+            if !CStr::from_ptr(*next).to_bytes().starts_with(name) {
+                envp.push(*next);
+            }
+            next = next.add(1);
+        }
+    }
+    envp.extend([mark.as_ptr(), ptr::null()]);
     // SAFETY: both arrays end in a null pointer and point to NUL-terminated strings that outlive the call.
     unsafe {
         libc::syscall(
@@ -85,8 +117,4 @@ fn executable_memfd(name: &CStr) -> Result<OwnedFd> {
     }?;
     // SAFETY: the kernel has just handed out this fd and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
 }

@@ -109,6 +109,12 @@ pub fn open(path: &CStr, flags: c_int, mode: u32) -> Result<OwnedFd> {
     openat_raw(libc::AT_FDCWD, path, flags, mode)
 }
 
+/// open(2) of a trusted path under the lowest free number, kept open across execve(2) and never closed.
+pub fn open_for_good(path: &CStr, flags: c_int) -> Result<()> {
+    // SAFETY: path is NUL-terminated.
+    Errno::result(unsafe { libc::open(path.as_ptr(), flags) }).map(drop)
+}
+
 /// openat(2), for a last component that cannot be a symlink or under a directory that nobody else can write.
 pub fn openat(dir: BorrowedFd, path: &CStr, flags: c_int, mode: u32) -> Result<OwnedFd> {
     openat_raw(dir.as_raw_fd(), path, flags, mode)
@@ -405,7 +411,7 @@ pub fn close_copy(fd: BorrowedFd) {
 
 /// The fds of the standard streams. Those of std come with buffers that are allocated at the first use.
 pub fn stdio() -> [BorrowedFd<'static>; 3] {
-    // SAFETY: Rust's start-up opens what is closed of these, and nobody closes them.
+    // SAFETY: start-up (Rust's, or ours) opens what is closed of these, and nobody closes them.
     [0, 1, 2].map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 

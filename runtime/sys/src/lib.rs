@@ -3,6 +3,7 @@
 //! Functions take borrowed fds and `&CStr`, return owned fds and [`Errno`], and never allocate unless they say so. The
 //! kernel floor is 5.12 (mount_setattr; close_range with CLOEXEC is of 5.11), so that no call needs a second way.
 
+pub mod alloc;
 pub mod bpf;
 pub mod devices;
 pub mod exe;
@@ -15,6 +16,7 @@ pub mod process;
 pub mod regex;
 pub mod signal;
 pub mod socket;
+pub mod start;
 pub mod terminal;
 
 pub use nix::errno::Errno;

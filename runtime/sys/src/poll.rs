@@ -34,6 +34,19 @@ pub fn poll<const N: usize>(watches: [Watch<'_>; N], timeout_ms: i32) -> Result<
     Ok(fds.map(|f| if f.revents & broken != 0 { f.events } else { f.revents }))
 }
 
+/// Which of these are no open files.
+pub fn closed<const N: usize>(fds: [BorrowedFd<'_>; N]) -> Result<[bool; N]> {
+    let mut fds = fds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 });
+    loop {
+        // SAFETY: `fds` is an array of N pollfd.
+        match Errno::result(unsafe { libc::poll(fds.as_mut_ptr(), N as libc::nfds_t, 0) }) {
+            Ok(_) => return Ok(fds.map(|f| f.revents & libc::POLLNVAL != 0)),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
 /// Whether `fd` becomes readable within `timeout_ms` (-1: no limit): a pidfd does when its process has ended. A signal
 /// in between does not cut the time short.
 pub fn readable(fd: BorrowedFd<'_>, timeout_ms: i32) -> Result<bool> {
