@@ -1,10 +1,13 @@
 //! containerd-shim-orlop-v2 underneath a containerd of its own.
 
+#[path = "containerd/checkpoint.rs"]
+mod checkpoint;
 #[path = "containerd/rootfs.rs"]
 mod rootfs;
 #[path = "containerd/sandbox.rs"]
 mod sandbox;
 
+use checkpoint::{a_checkpoint_in_a_directory, a_checkpoint_is_restored};
 use libtest_mimic::{Arguments, Trial};
 use orlop_integration::containerd::{self, CGROUPS, Containerd};
 use orlop_integration::docker::Output;
@@ -19,7 +22,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The shim named by SHIM, else the one beside the runtime under test (ORLOP).
@@ -40,6 +43,9 @@ macro_rules! tests {
 /// without an annotation only where a shim may answer that it speaks version 3.
 const SINCE: &[(&str, (u32, u32))] =
     &[("containers_of_a_sandbox", (2, 3)), ("a_sandbox_and_its_end", (2, 2)), ("layers_with_other_ids", (1, 7))];
+
+/// Tests that need a CRIU that works; see [`checkpoint::works`].
+const CRIU: &[&str] = &["a_checkpoint_is_restored", "a_checkpoint_in_a_directory"];
 
 const TESTS: &[(&str, Body)] = tests![
     output_and_exit_status,
@@ -71,6 +77,8 @@ const TESTS: &[(&str, Body)] = tests![
     an_image,
     an_image_of_very_many_layers,
     layers_with_other_ids,
+    a_checkpoint_is_restored,
+    a_checkpoint_in_a_directory,
     containers_of_a_sandbox,
     a_sandbox_and_its_end,
 ];
@@ -80,7 +88,9 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(2);
     let daemon: Arc<OnceLock<Containerd>> = Arc::default();
     let version = containerd::version(&containerd::path());
-    let missing = |name: &str| SINCE.iter().any(|(test, since)| *test == name && version < *since);
+    let old = |name: &str| SINCE.iter().any(|(test, since)| *test == name && version < *since);
+    let criu = LazyLock::new(checkpoint::works);
+    let missing = |name: &str| old(name) || (CRIU.contains(&name) && !*criu);
     let trial = |(name, body): &(&'static str, Body)| {
         let (daemon, body) = (Arc::clone(&daemon), *body);
         Trial::test(*name, move || {

@@ -12,7 +12,7 @@ const VERY_MANY: usize = 130;
 const SHIFTED: u32 = 300_000;
 
 /// Imports an image of busybox and some more layers, once.
-fn image(daemon: &Containerd, more: usize) -> String {
+pub(super) fn image(daemon: &Containerd, more: usize) -> String {
     static MADE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
     let name = format!("docker.io/library/orlop-{more}:1");
     let mut made = MADE.lock().unwrap_or_else(|e| e.into_inner());
