@@ -3,11 +3,11 @@
 use crate::docker::Docker;
 use crate::images::Loaded;
 use crate::private::{Anchor, ended, kill_all_that_name, naming, remove_cgroups, signal};
-use crate::{images, programs, wait};
+use crate::{images, programs, runtime, wait};
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Mutex;
@@ -17,6 +17,13 @@ use tempfile::TempDir;
 
 /// The name under which every daemon knows the runtime under test.
 pub const RUNTIME: &str = "orlop";
+
+/// The variable that says how daemons of the tests run containers: unset, by the binary under test; else by a shim of this name, as
+/// `io.containerd.orlop.v2` (Docker 23 and later).
+pub const RUNTIME_TYPE: &str = "RUNTIME_TYPE";
+
+/// The variable that makes systemd the manager of cgroups when it is `systemd`.
+const CGROUP_DRIVER: &str = "CGROUP_DRIVER";
 
 /// The host range that a daemon with `userns_remap` maps its containers' ids to: 65536 ids from here.
 pub const REMAPPED: u32 = 200_000;
@@ -49,6 +56,7 @@ pub struct Dockerd {
     loaded: Mutex<Loaded>,
     baseline: Mutex<Vec<String>>,
     cgroup_parent: String,
+    runtime_type: Option<String>,
 }
 
 impl Dockerd {
@@ -74,7 +82,9 @@ impl Dockerd {
             loaded: Mutex::default(),
             baseline: Mutex::default(),
             cgroup_parent,
+            runtime_type: std::env::var(RUNTIME_TYPE).ok(),
         };
+        daemon.configure();
         daemon.resume();
         *daemon.baseline.lock().expect("not poisoned") = daemon.mounts();
         daemon
@@ -98,6 +108,23 @@ impl Dockerd {
     /// The pid of a process that is in the daemon's mount and network namespace and does nothing.
     pub fn anchor(&self) -> u32 {
         self.anchor.pid()
+    }
+
+    /// The shim that runs containers, where it is not containerd's own.
+    pub fn runtime_type(&self) -> Option<&str> {
+        self.runtime_type.as_deref()
+    }
+
+    /// The shim on the daemon's PATH, and what the daemon is told of it.
+    fn configure(&self) {
+        let Some(kind) = self.runtime_type() else { return };
+        let bin = self.dir().join("bin");
+        fs::create_dir(&bin).expect("a directory of ours");
+        let name = kind.strip_prefix("io.containerd.").unwrap_or_else(|| panic!("{RUNTIME_TYPE}: {kind:?}"));
+        let link = bin.join(format!("containerd-shim-{}", name.replace('.', "-")));
+        symlink(runtime::shim(), link).expect("a link of ours");
+        let config = serde_json::json!({"runtimes": {RUNTIME: {"runtimeType": kind}}});
+        fs::write(self.dir().join("daemon.json"), config.to_string()).expect("a file of ours");
     }
 
     /// The binary under test.
@@ -131,6 +158,8 @@ impl Dockerd {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("the daemon's log");
         let mut command = self.inside("setpriv");
         command.args(["--pdeathsig", "TERM"]).arg(programs::path("dockerd")).args(self.flags());
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.dir().join("bin").display()));
         command.stdout(log.try_clone().expect("dup")).stderr(log);
         let mut process = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let client = self.client("");
@@ -154,8 +183,13 @@ impl Dockerd {
             format!("--data-root={}", path("data")),
             format!("--exec-root={}", path("exec")),
             format!("--pidfile={}", path("dockerd.pid")),
-            format!("--add-runtime={RUNTIME}={}", self.runtime.display()),
-            format!("--cgroup-parent={}", self.cgroup_parent),
+            match self.runtime_type() {
+                None => format!("--add-runtime={RUNTIME}={}", self.runtime.display()),
+                Some(_) => format!("--config-file={}", path("daemon.json")),
+            },
+            // Of a slice, the name alone.
+            format!("--cgroup-parent={}", if by_systemd() { &self.cgroup_parent[1..] } else { &self.cgroup_parent }),
+            format!("--exec-opt=native.cgroupdriver={}", if by_systemd() { "systemd" } else { "cgroupfs" }),
             "--shutdown-timeout=2".to_owned(),
         ];
         let switches = [
@@ -236,8 +270,13 @@ pub fn sweep() {
     }
 }
 
+fn by_systemd() -> bool {
+    std::env::var(CGROUP_DRIVER).is_ok_and(|driver| driver == "systemd")
+}
+
+/// A dash in the name of a slice would mean another one above it.
 fn cgroup_parent(run: u32, number: u32) -> String {
-    format!("/orlop-test-{run}-{number}")
+    if by_systemd() { format!("/orlop_test_{run}_{number}.slice") } else { format!("/orlop-test-{run}-{number}") }
 }
 
 impl Drop for Dockerd {

@@ -15,6 +15,8 @@ pub fn find(daemon: &Dockerd) -> Vec<String> {
             entries(&exec.join(&entry).join("moby")).into_iter().map(|id| format!("runtime state: {entry}/{id}")),
         );
     }
+    let of_shims = format!("/proc/{}/root/run/containerd/orlop/moby", daemon.anchor());
+    found.extend(entries(Path::new(&of_shims)).into_iter().map(|id| format!("runtime state: {id}")));
     let bundles = exec.join("containerd/daemon/io.containerd.runtime.v2.task/moby");
     found.extend(entries(&bundles).into_iter().map(|id| format!("bundle: {id}")));
     let cgroups = cgroup::tree(daemon.cgroup_parent());

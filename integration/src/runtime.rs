@@ -20,6 +20,17 @@ pub fn path() -> PathBuf {
     absolute
 }
 
+/// The shim named by the variable `SHIM`, else the one beside the runtime under test.
+///
+/// # Panics
+/// When there is none.
+pub fn shim() -> PathBuf {
+    let beside = || path().with_file_name("containerd-shim-orlop-v2");
+    let shim = std::env::var_os("SHIM").map_or_else(beside, PathBuf::from);
+    assert!(shim.is_file(), "no shim at {}: build it, or set SHIM", shim.display());
+    std::path::absolute(shim).expect("a path")
+}
+
 fn built() -> Option<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target =

@@ -13,25 +13,18 @@ use orlop_integration::containerd::{self, CGROUPS, Containerd};
 use orlop_integration::docker::Output;
 use orlop_integration::private::signal;
 use orlop_integration::pty::Pty;
+use orlop_integration::runtime::shim;
 use orlop_integration::{programs, wait};
 use rootfs::{an_image, an_image_of_very_many_layers, layers_with_other_ids};
 use rustix::process::Signal;
 use sandbox::{a_sandbox_and_its_end, containers_of_a_sandbox};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
-
-/// The shim named by SHIM, else the one beside the runtime under test (ORLOP).
-fn shim() -> PathBuf {
-    let beside = || orlop_integration::runtime::path().with_file_name("containerd-shim-orlop-v2");
-    let path = std::env::var_os("SHIM").map_or_else(beside, PathBuf::from);
-    assert!(path.is_file(), "no shim at {}: build it, or set SHIM", path.display());
-    std::path::absolute(path).expect("a path")
-}
 
 type Body = fn(&Containerd);
 
@@ -43,6 +36,10 @@ macro_rules! tests {
 /// without an annotation only where a shim may answer that it speaks version 3.
 const SINCE: &[(&str, (u32, u32))] =
     &[("containers_of_a_sandbox", (2, 3)), ("a_sandbox_and_its_end", (2, 2)), ("layers_with_other_ids", (1, 7))];
+
+/// Names newer daemons, separated by colons, that take over from the first one in turn; without it, that test is listed as ignored.
+const NEWER: &str = "CONTAINERD_NEWER";
+const UPGRADE: &str = "containerd_is_upgraded";
 
 /// Tests that need a CRIU that works; see [`checkpoint::works`].
 const CRIU: &[&str] = &["a_checkpoint_is_restored", "a_checkpoint_in_a_directory"];
@@ -74,6 +71,7 @@ const TESTS: &[(&str, Body)] = tests![
     the_shim_is_killed,
     containerd_restarts,
     containerd_is_killed_and_an_exit_is_told_later,
+    containerd_is_upgraded,
     an_image,
     an_image_of_very_many_layers,
     layers_with_other_ids,
@@ -90,7 +88,9 @@ fn main() -> ExitCode {
     let version = containerd::version(&containerd::path());
     let old = |name: &str| SINCE.iter().any(|(test, since)| *test == name && version < *since);
     let criu = LazyLock::new(checkpoint::works);
-    let missing = |name: &str| old(name) || (CRIU.contains(&name) && !*criu);
+    let missing = |name: &str| {
+        old(name) || (CRIU.contains(&name) && !*criu) || (name == UPGRADE && std::env::var_os(NEWER).is_none())
+    };
     let trial = |(name, body): &(&'static str, Body)| {
         let (daemon, body) = (Arc::clone(&daemon), *body);
         Trial::test(*name, move || {
@@ -514,6 +514,32 @@ fn containerd_restarts(_: &Containerd) {
         assert_eq!(container.pid(), pid);
         let out = container.task("exec --exec-id e ID /bin/echo still here").exits(0);
         assert_eq!(out.text(), "still here");
+    }
+    assert_eq!(daemon.left(), Vec::<String>::new());
+}
+
+/// A container lives on under newer versions, which find it by what older ones have left in its bundle.
+fn containerd_is_upgraded(_: &Containerd) {
+    let daemon = alone();
+    {
+        let newer = std::env::var_os(NEWER).expect("ignored without it");
+        let (first, ends) = (Running::sleeping(&daemon), Running::sleeping(&daemon));
+        let pid = first.pid();
+        for next in std::env::split_paths(&newer) {
+            daemon.suspend(Signal::TERM);
+            daemon.replace(&next);
+            daemon.resume();
+            first.is("RUNNING");
+            assert_eq!(first.pid(), pid);
+            let said = first.task("exec --exec-id e ID /bin/echo still here").exits(0).text();
+            assert_eq!(said, "still here", "{}", next.display());
+            assert!(first.task("metrics ID").exits(0).text().contains("pids.current"));
+            run(&daemon, "", "/bin/sh -c 'exit 3'").exits(3);
+        }
+        ends.task("kill -s KILL ID").exits(0);
+        ends.is("STOPPED");
+        let said = ends.task("rm ID").exits(0).error();
+        assert!(said.contains("exit code 137"), "{said}");
     }
     assert_eq!(daemon.left(), Vec::<String>::new());
 }

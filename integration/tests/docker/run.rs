@@ -36,6 +36,12 @@ fn greeting_from_scratch(f: &Fixture) {
 fn runtime_is_the_one_under_test(f: &Fixture) {
     let id = f.ok(&format!("run -d {BUSYBOX} sleep 300"));
     assert_eq!(f.inspect(&id, ".HostConfig.Runtime"), "orlop");
+    if let Some(kind) = f.daemon().runtime_type() {
+        let shims = f.daemon().processes();
+        let name = kind.replace("io.containerd.", "containerd-shim-").replace('.', "-");
+        assert!(shims.iter().any(|(_, line)| line.contains(&name) && line.contains(&id)), "{shims:?}");
+        return;
+    }
     let bundle = f.daemon().exec_root().join("containerd/daemon/io.containerd.runtime.v2.task/moby").join(&id);
     let options = std::fs::read_to_string(bundle.join("options.json")).expect("the shim's options");
     let options: serde_json::Value = serde_json::from_str(&options).expect("JSON");
