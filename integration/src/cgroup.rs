@@ -5,13 +5,22 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// The directory of the v1 hierarchy `controller` in which the process is.
+/// Whether this host has cgroup v2 alone: all controllers are in one hierarchy, and its files are other ones.
+pub fn unified() -> bool {
+    Path::new(ROOT).join("cgroup.controllers").exists()
+}
+
+/// The directory of the v1 hierarchy `controller` in which the process is; with v2 alone, that of the one hierarchy.
 ///
 /// # Panics
-/// When the host does not have that hierarchy: these tests are for a host with v1 or hybrid cgroups.
+/// When the host does not have that hierarchy.
 pub fn dir(pid: u32, controller: &str) -> PathBuf {
     let file = format!("/proc/{pid}/cgroup");
     let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
+    if unified() {
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_else(|| panic!("{file}: {text}"));
+        return Path::new(ROOT).join(path);
+    }
     let path = text
         .lines()
         .filter_map(|line| {

@@ -84,7 +84,24 @@ impl Containerd {
         let (root, state, socket) = (self.file("root"), self.file("state"), self.file("c.sock"));
         format!(
             "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = {DISABLED:?}\n\
-             [grpc]\naddress = {socket:?}\n[debug]\nlevel = \"debug\"\n"
+             [grpc]\naddress = {socket:?}\n[debug]\nlevel = \"debug\"\n{}",
+            self.block_devices()
+        )
+    }
+
+    /// The configuration of the snapshotter `blockfile`, each of whose snapshots is a file with a file system (1.7 and later).
+    fn block_devices(&self) -> String {
+        const SIZE: u64 = 32 << 20;
+        if self.version() < (1, 7) {
+            return String::new();
+        }
+        let (scratch, root) = (self.file("scratch.ext4"), self.file("blockfile"));
+        let file = File::options().create(true).append(true).open(&scratch).and_then(|file| file.set_len(SIZE));
+        file.expect("a file of ours");
+        programs::run(programs::command("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal"]).arg(&scratch));
+        format!(
+            "[plugins.\"io.containerd.snapshotter.v1.blockfile\"]\nroot_path = {root:?}\nscratch_file = {scratch:?}\n\
+             fs_type = \"ext4\"\nmount_options = []\n"
         )
     }
 

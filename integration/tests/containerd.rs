@@ -15,13 +15,13 @@ use orlop_integration::private::signal;
 use orlop_integration::pty::Pty;
 use orlop_integration::runtime::shim;
 use orlop_integration::{programs, wait};
-use rootfs::{an_image, an_image_of_very_many_layers, layers_with_other_ids};
+use rootfs::{a_file_as_a_block_device, an_image, an_image_of_very_many_layers, layers_with_other_ids};
 use rustix::process::Signal;
 use sandbox::{a_sandbox_and_its_end, containers_of_a_sandbox};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
@@ -32,17 +32,45 @@ macro_rules! tests {
     ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name)),*] };
 }
 
-/// Tests of what older versions of containerd, or their `ctr`, do not have; under those they are listed as ignored. Containers join a sandbox
-/// without an annotation only where a shim may answer that it speaks version 3.
-const SINCE: &[(&str, (u32, u32))] =
-    &[("containers_of_a_sandbox", (2, 3)), ("a_sandbox_and_its_end", (2, 2)), ("layers_with_other_ids", (1, 7))];
+/// What a test needs that not every machine has.
+enum Need {
+    /// This version of containerd, and of its `ctr`.
+    Since(u32, u32),
+    /// A CRIU that works on this kernel.
+    Criu,
+    /// Newer daemons: [`NEWER`].
+    Newer,
+    /// A systemd that manages this machine.
+    Systemd,
+}
 
-/// Names newer daemons, separated by colons, that take over from the first one in turn; without it, that test is listed as ignored.
+/// Names newer daemons, separated by colons, that take over from the first one in turn.
 const NEWER: &str = "CONTAINERD_NEWER";
-const UPGRADE: &str = "containerd_is_upgraded";
+/// The tests that are listed as ignored where what they need is missing. Containers join a sandbox without an annotation only where a shim may
+/// answer that it speaks version 3.
+const NEEDS: &[(&str, Need)] = &[
+    ("a_checkpoint_in_a_directory", Need::Criu),
+    ("a_checkpoint_is_restored", Need::Criu),
+    ("a_file_as_a_block_device", Need::Since(1, 7)),
+    ("a_sandbox_and_its_end", Need::Since(2, 2)),
+    ("containerd_is_upgraded", Need::Newer),
+    ("containers_of_a_sandbox", Need::Since(2, 3)),
+    ("layers_with_other_ids", Need::Since(1, 7)),
+    ("limits_by_systemd", Need::Systemd),
+];
 
-/// Tests that need a CRIU that works; see [`checkpoint::works`].
-const CRIU: &[&str] = &["a_checkpoint_is_restored", "a_checkpoint_in_a_directory"];
+impl Need {
+    fn is_met(&self) -> bool {
+        static VERSION: LazyLock<(u32, u32)> = LazyLock::new(|| containerd::version(&containerd::path()));
+        static CRIU: LazyLock<bool> = LazyLock::new(checkpoint::works);
+        match self {
+            Need::Since(major, minor) => *VERSION >= (*major, *minor),
+            Need::Criu => *CRIU,
+            Need::Newer => std::env::var_os(NEWER).is_some(),
+            Need::Systemd => Path::new("/run/systemd/private").exists(),
+        }
+    }
+}
 
 const TESTS: &[(&str, Body)] = tests![
     output_and_exit_status,
@@ -75,6 +103,8 @@ const TESTS: &[(&str, Body)] = tests![
     an_image,
     an_image_of_very_many_layers,
     layers_with_other_ids,
+    a_file_as_a_block_device,
+    limits_by_systemd,
     a_checkpoint_is_restored,
     a_checkpoint_in_a_directory,
     containers_of_a_sandbox,
@@ -85,19 +115,13 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(2);
     let daemon: Arc<OnceLock<Containerd>> = Arc::default();
-    let version = containerd::version(&containerd::path());
-    let old = |name: &str| SINCE.iter().any(|(test, since)| *test == name && version < *since);
-    let criu = LazyLock::new(checkpoint::works);
-    let missing = |name: &str| {
-        old(name) || (CRIU.contains(&name) && !*criu) || (name == UPGRADE && std::env::var_os(NEWER).is_none())
-    };
     let trial = |(name, body): &(&'static str, Body)| {
         let (daemon, body) = (Arc::clone(&daemon), *body);
         Trial::test(*name, move || {
             body(daemon.get().expect("main starts it"));
             Ok(())
         })
-        .with_ignored_flag(missing(name))
+        .with_ignored_flag(NEEDS.iter().any(|(test, need)| test == name && !need.is_met()))
     };
     let trials: Vec<Trial> = TESTS.iter().map(trial).collect();
     if !arguments.list && trials.iter().any(|trial| !arguments.is_filtered_out(trial)) {
@@ -310,6 +334,29 @@ fn limits_are_updated(daemon: &Containerd) {
         text.contains("67108864").then_some(())
     };
     assert!(limit().is_some(), "{:?}", container.task("metrics ID"));
+}
+
+fn limits_by_systemd(daemon: &Containerd) {
+    let id = id();
+    let unit = format!("orlop-test-{id}.scope");
+    let cgroup = format!("--cgroup system.slice:orlop-test:{id} --memory-limit 67108864");
+    let flags = format!("--runtime io.containerd.runc.v2 --runc-systemd-cgroup {cgroup}");
+    daemon.ctr(&format!("run -d {flags} ROOTFS {id} /bin/sleep 1000")).exits(0);
+    let container = Running { daemon, id };
+    let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", container.pid())).expect("a process");
+    assert!(cgroups.contains(&format!("/system.slice/{unit}")), "{cgroups}");
+    let of_unit = |property: &str| {
+        let show = Command::new("systemctl").args(["show", "--value", "-p", property, &unit]).output();
+        String::from_utf8(show.expect("systemctl").stdout).expect("ASCII").trim().to_owned()
+    };
+    assert_eq!((of_unit("ActiveState").as_str(), of_unit("MemoryMax").as_str()), ("active", "67108864"));
+    assert!(container.task("metrics --format json ID").exits(0).text().contains("67108864"));
+    container.task("exec --exec-id e ID /bin/true").exits(0);
+    container.task("pause ID").exits(0);
+    container.is("PAUSED");
+    container.task("resume ID").exits(0);
+    drop(container);
+    wait::until("the unit has gone", Duration::from_secs(10), || (of_unit("ActiveState") == "inactive").then_some(()));
 }
 
 fn statistics(daemon: &Containerd) {

@@ -4,7 +4,10 @@ use super::{CGROUPS, id};
 use orlop_integration::archive;
 use orlop_integration::containerd::Containerd;
 use orlop_integration::docker::Output;
+use orlop_integration::wait;
+use std::fs;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// Layers enough for options of more than one page with the snapshotter's names.
 const VERY_MANY: usize = 130;
@@ -43,6 +46,21 @@ pub(super) fn an_image_of_very_many_layers(daemon: &Containerd) {
     let image = image(daemon, VERY_MANY);
     let out = run(daemon, "", &image, "/bin/sh -c 'cat /layers/* | wc -l'").exits(0);
     assert_eq!(out.text(), VERY_MANY.to_string());
+}
+
+/// A snapshot that is a file with a file system: the shim makes a loop device, which goes with the mount.
+pub(super) fn a_file_as_a_block_device(daemon: &Containerd) {
+    let image = image(daemon, 2);
+    let script = "cat /layers/2; echo new >/layers/3; cat /layers/3; grep \" / / \" /proc/self/mountinfo";
+    let out = run(daemon, "--snapshotter blockfile", &image, &format!("/bin/sh -c '{script}'")).exits(0).text();
+    assert!(out.starts_with("here\nnew\n") && out.contains("ext4 /dev/loop"), "{out}");
+    let dir = daemon.file("blockfile").display().to_string();
+    let used = || {
+        let devices = fs::read_dir("/sys/block").expect("sysfs").flatten();
+        let mut files = devices.filter_map(|d| fs::read_to_string(d.path().join("loop/backing_file")).ok());
+        files.any(|file| file.contains(&dir))
+    };
+    wait::until("the loop device is free", Duration::from_secs(10), || (!used()).then_some(()));
 }
 
 /// The layers' files belong to root of the container, though nobody has changed their owner on disk.
