@@ -5,23 +5,59 @@ use containerd_shim_protos::events::task::{
     TaskCheckpointed, TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused,
     TaskResumed, TaskStart,
 };
-use containerd_shim_protos::protobuf::MessageFull;
+use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::{any::Any, timestamp::Timestamp};
-use containerd_shim_protos::shim::event::Envelope;
+use containerd_shim_protos::shim::{event::Envelope, oci};
 use containerd_shim_protos::shim_async::{Client, EventsClient};
-use containerd_shim_protos::topics;
 use containerd_shim_protos::ttrpc::context;
+use containerd_shim_protos::{cgroups, cgroups_v2, topics};
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
+/// A message that travels in an Any. Its name stands here: asking the message's descriptor for it would parse every protobuf file that
+/// the message depends on, which takes 400 KB for as long as the daemon lives, and binds all of protobuf's reflection in.
+pub trait Named: Message {
+    /// Its full name, which is what containerd's typeurl has.
+    const FULL_NAME: &'static str;
+}
+
 /// An event that containerd knows, and its topic.
-pub trait Event: MessageFull {
+pub trait Event: Named {
     /// Where subscribers find it.
     const TOPIC: &'static str;
 }
 
+macro_rules! named {
+    ($($message:ty => $name:literal;)*) => {
+        $(impl Named for $message { const FULL_NAME: &'static str = $name; })*
+
+        #[cfg(test)]
+        /// Each name beside the one that the message's descriptor has.
+        pub fn names() -> Vec<(&'static str, String)> {
+            use containerd_shim_protos::protobuf::MessageFull;
+            vec![$((<$message>::FULL_NAME, <$message>::descriptor().full_name().to_string())),*]
+        }
+    };
+}
+
 macro_rules! topics {
     ($($message:ty => $topic:ident;)*) => { $(impl Event for $message { const TOPIC: &'static str = topics::$topic; })* };
+}
+
+named! {
+    TaskCreate => "containerd.events.TaskCreate";
+    TaskStart => "containerd.events.TaskStart";
+    TaskOOM => "containerd.events.TaskOOM";
+    TaskExit => "containerd.events.TaskExit";
+    TaskDelete => "containerd.events.TaskDelete";
+    TaskExecAdded => "containerd.events.TaskExecAdded";
+    TaskExecStarted => "containerd.events.TaskExecStarted";
+    TaskPaused => "containerd.events.TaskPaused";
+    TaskResumed => "containerd.events.TaskResumed";
+    TaskCheckpointed => "containerd.events.TaskCheckpointed";
+    oci::ProcessDetails => "containerd.runc.v1.ProcessDetails";
+    cgroups::metrics::Metrics => "io.containerd.cgroups.v1.Metrics";
+    cgroups_v2::metrics::Metrics => "io.containerd.cgroups.v2.Metrics";
 }
 
 topics! {
@@ -72,9 +108,9 @@ impl Events {
 }
 
 /// A message in the form of containerd's typeurl: the full name alone.
-pub fn any<M: MessageFull>(message: &M) -> Any {
+pub fn any<M: Named>(message: &M) -> Any {
     let mut any = Any::new();
-    any.type_url = M::descriptor().full_name().to_string();
+    any.type_url = M::FULL_NAME.to_string();
     // Only a message over 2 GiB cannot be written.
     any.value = message.write_to_bytes().unwrap_or_default();
     any
@@ -124,4 +160,14 @@ async fn connect(address: &str) -> Result<EventsClient, String> {
     let path = address.strip_prefix("unix://").unwrap_or(address);
     let stream = tokio::net::UnixStream::connect(path).await.map_err(|e| format!("connect {path}: {e}"))?;
     Ok(EventsClient::new(Client::new(stream.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn messages_are_named_as_in_their_descriptors() {
+        for (ours, theirs) in super::names() {
+            assert_eq!(ours, theirs);
+        }
+    }
 }
