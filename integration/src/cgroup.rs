@@ -66,6 +66,31 @@ fn children(dir: &Path) -> Vec<PathBuf> {
     entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
 }
 
+/// Makes a cgroup (a path such as `/orlop-test-1`) in every hierarchy, and gives its directories. In it a process may run.
+///
+/// # Panics
+/// When one cannot be made.
+pub fn make(cgroup: &str) -> Vec<PathBuf> {
+    let hierarchies = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let fields = hierarchies.lines().filter_map(|line| line.split_once(" - ").zip(line.split(' ').nth(4)));
+    let cgroups = fields.filter(|((_, kind), at)| kind.starts_with("cgroup") && at.starts_with(ROOT));
+    let made = cgroups.map(|(_, at)| {
+        let mut dir = PathBuf::from(at);
+        for part in cgroup.trim_start_matches('/').split('/') {
+            let above = dir.clone();
+            dir.push(part);
+            fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+            // v1's cpuset takes nobody without processors and memory.
+            for file in ["cpuset.cpus", "cpuset.mems"].into_iter().filter(|_| at.ends_with("/cpuset")) {
+                let all = fs::read(above.join(file)).expect("a cpuset");
+                fs::write(dir.join(file), all).expect("a cpuset");
+            }
+        }
+        dir
+    });
+    made.collect()
+}
+
 /// The processes in one cgroup directory.
 pub fn procs(dir: &Path) -> Vec<u32> {
     let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();

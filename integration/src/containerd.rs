@@ -63,11 +63,16 @@ pub struct Containerd {
 impl Containerd {
     /// Starts the daemon of [`path`] with `shim` on its PATH.
     pub fn start(shim: &Path) -> Self {
+        // Under the name of the Go shim as well: `ctr` lets no other one be told of another runtime.
+        Self::with(&[("containerd-shim-orlop-v2", shim), ("containerd-shim-runc-v2", shim)])
+    }
+
+    /// Starts a daemon with these shims, by name, on its PATH.
+    pub fn with(shims: &[(&str, &Path)]) -> Self {
         let dir = tempfile::Builder::new().prefix("orlop-ctrd-").tempdir().expect("a temporary directory");
         let bin = dir.path().join("bin");
         fs::create_dir(&bin).expect("a directory of ours");
-        // Under the name of the Go shim as well: `ctr` lets no other one be told of another runtime.
-        for name in ["containerd-shim-orlop-v2", "containerd-shim-runc-v2"] {
+        for (name, shim) in shims {
             symlink(shim, bin.join(name)).expect("a link of ours");
         }
         rootfs(&dir.path().join("rootfs"));
@@ -245,7 +250,8 @@ impl Containerd {
     }
 }
 
-fn rootfs(root: &Path) {
+/// A root file system with busybox.
+pub fn rootfs(root: &Path) {
     for sub in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
         fs::create_dir_all(root.join(sub)).expect("a directory of ours");
     }

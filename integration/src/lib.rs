@@ -14,4 +14,5 @@ pub mod private;
 pub mod programs;
 pub mod pty;
 pub mod runtime;
+pub mod shim;
 pub mod wait;

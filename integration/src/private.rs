@@ -59,6 +59,28 @@ impl Anchor {
     }
 }
 
+/// Goes on in a mount namespace of its own, with directories of its own where shims have theirs: this program is executed again there.
+/// To be called before anything else.
+///
+/// # Panics
+/// When that is not possible.
+pub fn enter() {
+    use std::os::unix::process::CommandExt;
+    const INSIDE: &str = "ORLOP_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_some() {
+        return;
+    }
+    let mut script = String::from("set -e\n");
+    for path in PRIVATE {
+        script += &format!("mkdir -p {path}; mount -t tmpfs -o mode=755 tmpfs {path}\n");
+    }
+    script += "exec \"$0\" \"$@\"";
+    let mut command = programs::command("unshare");
+    command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", &script]);
+    let error = command.args(std::env::args_os()).env(INSIDE, "1").exec();
+    panic!("{command:?}: {error}");
+}
+
 /// Kills every process whose command line has the name of `dir` in it.
 pub fn kill_all_that_name(dir: &Path) {
     naming(dir).into_iter().for_each(|(pid, _)| signal(pid, Signal::KILL));

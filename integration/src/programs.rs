@@ -8,6 +8,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("busybox", "/usr/bin/busybox", "busybox-static"),
     ("cc", "/usr/bin/cc", "build-essential"),
     ("containerd", "/usr/bin/containerd", "containerd"),
+    ("containerd-shim-runc-v2", "/usr/bin/containerd-shim-runc-v2", "containerd"),
     ("ctr", "/usr/bin/ctr", "containerd"),
     ("debootstrap", "/usr/sbin/debootstrap", "debootstrap"),
     ("docker", "/usr/bin/docker", "docker.io"),

@@ -99,16 +99,24 @@ pub fn init(options: &Options) -> Result<()> {
         Sink::Syslog(_) => (Target::Pipe(Box::new(system::syslog()?)), LevelFilter::Warn),
     };
     let elsewhere = options.sink != Sink::Stderr;
-    let (to, json) = (options.sink.clone(), options.json);
+    start(target, options.level.unwrap_or(quiet), options.sink.clone(), options.json, elsewhere);
+    Ok(())
+}
+
+/// As [`init`]: text, to what is open already.
+pub fn init_with(file: std::fs::File, level: LevelFilter) {
+    start(Target::Pipe(Box::new(file)), level, Sink::Stderr, false, true);
+}
+
+fn start(target: Target, level: LevelFilter, looks: Sink, json: bool, elsewhere: bool) {
     let sink = env_logger::Builder::new()
-        .filter_level(options.level.unwrap_or(quiet))
+        .filter_level(level)
         .target(target)
-        .format(move |buffer, record| buffer.write_all(&entry(&to, json, record)))
+        .format(move |buffer, record| buffer.write_all(&entry(&looks, json, record)))
         .try_init();
     if sink.is_ok() {
         let _ = ELSEWHERE.set(elsewhere);
     }
-    Ok(())
 }
 
 /// What is written for one record.

@@ -202,7 +202,7 @@ impl Runtime {
             let (stream, _) = listener.accept().map_err(failed)?;
             let (_, master) = socket::recv(stream.as_fd(), &mut [0; 4096]).map_err(|e| failed(e.into()))?;
             let master = master.ok_or_else(|| Failure::internal(&self.name, "it has sent no terminal"))?;
-            tools.console.send(master.as_fd(), "/dev/pts")?;
+            tools.socket.send(master.as_fd(), "/dev/pts")?;
         }
         std::fs::read(pid_file).map_err(|e| Failure::internal(&format!("read {}", pid_file.display()), e))
     }

@@ -1,11 +1,12 @@
 //! What containerd runs: `start` gives the address of a daemon, `delete` cleans up where none is left, `-info` tells what there is.
 
 use crate::args::Args;
-use crate::container::INIT_PID;
+use crate::container::{INIT_PID, delete_by_force};
 use crate::events::timestamp;
 use crate::mounts;
 use crate::options::Options;
 use crate::serve;
+use crate::worker;
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::Message;
@@ -13,7 +14,9 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
 use orlop_sys::process::SIGKILL;
 use orlop_sys::{file, process};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -153,13 +156,7 @@ pub fn delete(args: &Args) -> Result<Vec<u8>, String> {
         (None, None) => here,
     };
     let options = Options::load(&bundle);
-    let forced = match crate::binary::Runtime::of(&options, &args.namespace, &bundle) {
-        Some(runtime) => {
-            let words = ["delete", "--force", args.id.as_str()].map(std::ffi::OsStr::new);
-            runtime.run(&words, true).map(drop).map_err(|e| e.message)
-        }
-        None => orlop::ops::delete::delete(&options.global(&args.namespace), &args.id, true).map_err(|e| e.to_string()),
-    };
+    let forced = delete_by_force(&options, &args.namespace, &args.id, &bundle).map_err(|e| e.message);
     let rootfs = bundle.join("rootfs");
     let unmounted = mounts::undo(&rootfs).map_err(|e| format!("unmount {}: {}", rootfs.display(), e.desc()));
     for warning in [forced, unmounted].into_iter().filter_map(Result::err) {
@@ -191,6 +188,12 @@ fn socket_name(parts: &[&str]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// All that `start` asks of config.json: what it keeps in memory, the daemon that is forked from it keeps too.
+#[derive(Deserialize)]
+struct Config {
+    annotations: Option<HashMap<String, String>>,
+}
+
 /// The annotation that groups containers, if config.json has one.
 fn group(bundle: &Path) -> Result<Option<String>, String> {
     let path = bundle.join("config.json");
@@ -199,9 +202,10 @@ fn group(bundle: &Path) -> Result<Option<String>, String> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| format!("{}: {e}", path.display()))?,
     };
-    let config: serde_json::Value = serde_json::from_slice(&raw).map_err(|e| format!("{}: {e}", path.display()))?;
-    let value = |name: &str| config.get("annotations")?.get(name)?.as_str().filter(|group| !group.is_empty());
-    Ok(GROUPS.iter().find_map(|name| value(name)).map(str::to_string))
+    let config: Config = serde_json::from_slice(&raw).map_err(|e| format!("{}: {e}", path.display()))?;
+    let annotations = config.annotations.unwrap_or_default();
+    let value = |name: &str| annotations.get(name).filter(|group| !group.is_empty());
+    Ok(GROUPS.iter().find_map(|name| value(name)).cloned())
 }
 
 /// A new socket, or `None` where a daemon answers already.
@@ -245,9 +249,9 @@ fn daemon(listener: UnixListener, socket: &Path, args: &Args, caller: &Caller) -
         for (number, fd) in (0..3).zip([&null, &null, &log]) {
             file::dup_to_stdio(fd.as_fd(), number).map_err(failed("dup"))?;
         }
-        drop((log, null));
-        let options = orlop::log::Options { level: Some(level), ..orlop::log::Options::default() };
-        orlop::log::init(&options).map_err(|e| e.to_string())?;
+        drop(null);
+        worker::keep_log(log.as_raw_fd());
+        orlop::log::init_with(log.into(), level);
         serve::serve(listener, socket, &args.namespace, caller.events.clone())
     };
     match run() {
@@ -262,9 +266,7 @@ fn daemon(listener: UnixListener, socket: &Path, args: &Args, caller: &Caller) -
 /// The daemon's cgroup, and its chance to live when memory is short: a little less than containerd's.
 fn place(pid: i32, options: &Options) -> Result<(), String> {
     if !options.shim_cgroup.is_empty() {
-        let path = Path::new(&options.shim_cgroup);
-        let cgroup = orlop::cgroup::Host::default().files(Some(path), "shim");
-        cgroup.and_then(|cgroup| cgroup.attach(pid)).map_err(|e| format!("ShimCgroup: {e}"))?;
+        enter_cgroup(pid, &options.shim_cgroup).map_err(|e| format!("ShimCgroup: {e}"))?;
     }
     let parent = std::os::unix::process::parent_id();
     let score = std::fs::read_to_string(format!("/proc/{parent}/oom_score_adj")).ok();
@@ -275,6 +277,16 @@ fn place(pid: i32, options: &Options) -> Result<(), String> {
         Err(e) if e.kind() != ErrorKind::PermissionDenied => Err(format!("{path}: {e}")),
         _ => Ok(()),
     }
+}
+
+/// The cgroup must be there, on v1 in one hierarchy at least: it is that of its maker, who removes it too.
+fn enter_cgroup(pid: i32, cgroup: &str) -> Result<(), String> {
+    let all = orlop::cgroup::Host::default().files(Some(Path::new(cgroup)), "shim").map_err(|e| e.to_string())?;
+    let there: orlop::cgroup::Paths = all.paths().clone().into_iter().filter(|(_, dir)| dir.is_dir()).collect();
+    if there.is_empty() {
+        return Err(format!("there is no cgroup {cgroup:?}"));
+    }
+    orlop::cgroup::load(&there, None).attach(pid).map_err(|e| e.to_string())
 }
 
 /// A file of the bundle, which appears whole.

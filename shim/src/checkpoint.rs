@@ -3,6 +3,7 @@
 use crate::container::{Container, INIT_PID, create_options, read, words};
 use crate::io::Streams;
 use crate::worker::{self, Failure, Job, Result, Tools};
+use containerd_shim_protos::ttrpc::Code;
 use orlop::criu::rpc::CgroupMode;
 use orlop::ops::{self, CheckpointOptions, CriuOptions, RestoreOptions};
 use std::ffi::OsStr;
@@ -36,6 +37,8 @@ pub struct Checkpoint {
     pub terminal: bool,
     /// Keep file locks.
     pub file_locks: bool,
+    /// Kinds of namespaces that are made anew, empty, when it comes back.
+    pub empty_namespaces: Vec<String>,
 }
 
 impl Container {
@@ -83,6 +86,11 @@ impl Container {
 
     /// Writes images of the container.
     pub async fn checkpoint(&self, asked: Checkpoint) -> Result<()> {
+        // orlop leaves out what is in the network namespace at all times.
+        if let (None, Some(other)) = (self.runtime(), asked.empty_namespaces.iter().find(|kind| *kind != "network")) {
+            let why = format!("empty_namespaces: {other:?} is not supported: only network is");
+            return Err(Failure::new(Code::UNIMPLEMENTED, why));
+        }
         let _turn = self.turn.lock().await;
         let own_work = self.bundle.join("work/criu-work");
         let work = if asked.work.is_empty() { own_work.clone() } else { PathBuf::from(&asked.work) };
@@ -122,6 +130,9 @@ impl Container {
                         (asked.file_locks, "--file-locks"),
                     ];
                     args.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| OsStr::new(*flag)));
+                    for kind in &asked.empty_namespaces {
+                        args.extend([OsStr::new("--empty-ns"), OsStr::new(kind)]);
+                    }
                     args.push(OsStr::new(&self.id));
                     runtime.run(&args, true).map(drop)
                 }

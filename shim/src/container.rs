@@ -123,7 +123,15 @@ impl Container {
             }
             made
         };
-        let done = worker::run(&shim.reaper, job, make).await.map_err(|e| e.during("OCI runtime create failed"))?;
+        let done = match worker::run(&shim.reaper, job, make).await {
+            Err(e) => {
+                if e.code == worker::LOST {
+                    clean_up(shim, &options, &id, &bundle).await;
+                }
+                return Err(e.during("OCI runtime create failed"));
+            }
+            Ok(done) => done,
+        };
         let init = Arc::new(Process::new("", names, Vec::new()));
         let (watch, restore) = match checkpoint {
             Some((images, parent)) => (None, Some(Restore { images, parent, streams })),
@@ -271,7 +279,9 @@ impl Container {
             let options = ExecOptions {
                 id: self.id.clone(),
                 process: Some(ProcessJson { name: PathBuf::from("process"), text: spec }),
-                console_socket: process.names.terminal.then(|| tools.console.clone()),
+                console_socket: process.names.terminal.then(|| tools.socket.clone()),
+                // Should the worker be lost behind this moment, we know whom nobody else knows.
+                pidfd_socket: Some(tools.socket.clone()),
                 detach: true,
                 ..ExecOptions::default()
             };
@@ -536,7 +546,7 @@ pub fn create_options(options: &Options, id: &str, bundle: &Path, terminal: bool
         id: id.to_string(),
         bundle: bundle.to_path_buf(),
         config: None,
-        console_socket: terminal.then(|| tools.console.clone()),
+        console_socket: terminal.then(|| tools.socket.clone()),
         pidfd_socket: None,
         pid_file: Some(bundle.join(INIT_PID)),
         no_pivot: options.no_pivot_root,
@@ -564,6 +574,27 @@ fn create_in_worker(
     }
     let create = create_options(options, id, bundle, terminal, tools);
     Ok(ops::create::create(&options.global(namespace), &create)?.to_string().into_bytes())
+}
+
+/// Takes away what a worker has left that was killed while it made a container.
+async fn clean_up(shim: &Shim, options: &Options, id: &str, bundle: &Path) {
+    let run = |_: &Tools| {
+        let deleted = delete_by_force(options, &shim.namespace, id, bundle);
+        let root = bundle.join("rootfs");
+        mounts::undo(&root).map_err(|e| Failure::internal(&format!("unmount {}", root.display()), e.desc()))?;
+        deleted.map(|()| Vec::new())
+    };
+    if let Err(e) = worker::run(&shim.reaper, Job { stdio: None }, run).await {
+        log::error!("{id}: clean up after a lost worker: {}", e.message);
+    }
+}
+
+/// Kills and deletes the container, whatever there is of it; in a worker, or where there is no daemon.
+pub fn delete_by_force(options: &Options, namespace: &str, id: &str, bundle: &Path) -> Result<()> {
+    match Runtime::of(options, namespace, bundle) {
+        None => Ok(ops::delete::delete(&options.global(namespace), id, true)?),
+        Some(runtime) => runtime.run(&words(&["delete", "--force", id]), true).map(drop),
+    }
 }
 
 /// Where `delete` finds the init's pid when no daemon is left.

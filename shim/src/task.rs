@@ -255,10 +255,6 @@ impl Task for Service {
         let raw = r.options.as_ref().map(|options| options.value.clone()).unwrap_or_default();
         let options = oci::CheckpointOptions::parse_from_bytes(&raw)
             .map_err(|e| Failure::new(Code::INVALID_ARGUMENT, format!("options of the checkpoint: {e}")))?;
-        if !options.empty_namespaces.is_empty() {
-            let why = format!("empty namespaces {:?}: not supported", options.empty_namespaces);
-            return Err(Failure::new(Code::UNIMPLEMENTED, why).into());
-        }
         let checkpoint = Checkpoint {
             images: PathBuf::from(r.path),
             work: options.work_path,
@@ -267,6 +263,7 @@ impl Task for Service {
             unix_sockets: options.external_unix_sockets,
             terminal: options.terminal,
             file_locks: options.file_locks,
+            empty_namespaces: options.empty_namespaces,
         };
         self.container(&r.id)?.checkpoint(checkpoint).await?;
         let mut event = TaskCheckpointed::new();

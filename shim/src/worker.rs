@@ -7,8 +7,8 @@ use containerd_shim_protos::ttrpc::{self, Code};
 use orlop::console::Socket;
 use orlop::error::{Error, Kind};
 use orlop_sys::{file, process, socket, terminal};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, OnceLock};
 
 /// What went wrong, for containerd.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ pub struct Job {
 pub struct Done {
     /// The bytes that its closure gave.
     pub answer: Vec<u8>,
-    /// The master of a terminal, when one was sent to [`Tools::console`].
+    /// The master of a terminal, when one was sent to [`Tools::socket`].
     pub console: Option<OwnedFd>,
     /// As long as it is kept, a process that the worker has made is not reaped as an orphan.
     _working: Working,
@@ -77,16 +77,29 @@ pub struct Done {
 
 /// What the closure of a worker gets.
 pub struct Tools {
-    /// Receives the terminal of a new process.
-    pub console: Socket,
+    /// Receives the terminal of a new process, and a pidfd of it.
+    pub socket: Socket,
 }
 
-/// The first byte of a frame: an answer, a failure (followed by its code), or the name of a terminal, a path, with the master.
+/// The first byte of a frame: an answer, a failure (followed by its code), the name of a terminal, a path, with the master, or `pidfd`
+/// with that.
 const ANSWER: u8 = b'=';
 const FAILURE: u8 = b'!';
 const CONSOLE: u8 = b'/';
+const PIDFD: u8 = b'p';
 /// No frame is longer: errors hold a path or two.
 const MOST: usize = 64 * 1024;
+
+/// The log's, open in every worker too.
+static LOG: OnceLock<RawFd> = OnceLock::new();
+
+/// Keeps the log open in workers: their stderr is a container's. Done once.
+pub fn keep_log(fd: RawFd) {
+    let _ = LOG.set(fd);
+}
+
+/// The code of a worker that has ended without an answer: nobody has cleaned up after it.
+pub const LOST: Code = Code::ABORTED;
 
 /// Runs `f` in a forked worker and waits until that has ended.
 pub async fn run<F>(reaper: &Arc<Reaper>, job: Job, f: F) -> Result<Done>
@@ -100,8 +113,7 @@ where
     let gone = Ready::new(child.pidfd).map_err(|e| Failure::internal("epoll", e))?;
     let _ = gone.readable().await;
     let ended = process::wait(gone.fd(), true);
-    let (answer, console) =
-        done?.ok_or_else(|| Failure::new(Code::UNKNOWN, format!("the worker was lost: {ended:?}")))?;
+    let (answer, console) = done?.ok_or_else(|| Failure::new(LOST, format!("the worker was lost: {ended:?}")))?;
     Ok(Done { answer, console, _working: working })
 }
 
@@ -122,7 +134,9 @@ where
 {
     let (ours, theirs) = socket::pair()?;
     terminal::set_nonblocking(ours.as_fd())?;
-    let child = process::fork(|| work(job, theirs, f))?;
+    let daemon = std::process::id();
+    // One that outlived us would go on with a container that containerd has cleaned up after in the meantime.
+    let child = process::fork(|| process::end_with(daemon).map_or(1, |()| work(job, theirs, f)))?;
     Ok((child, ours))
 }
 
@@ -132,7 +146,7 @@ where
 {
     let socket = Arc::new(socket);
     let answer = match prepare(job, &socket) {
-        Ok(()) => f(&Tools { console: Socket::Connected(socket.clone()) }),
+        Ok(()) => f(&Tools { socket: Socket::Connected(socket.clone()) }),
         Err(e) => Err(Failure::internal("cannot prepare a worker", e)),
     };
     let mut frame = match answer {
@@ -151,9 +165,8 @@ fn prepare(job: Job, socket: &OwnedFd) -> orlop_sys::Result<()> {
         let stream = job.stdio.as_ref().and_then(|stdio| stdio.get(number)).unwrap_or(&null);
         file::dup_to_stdio(stream.as_fd(), place)?;
     }
-    file::close_others(3, [socket.as_raw_fd()])?;
-    // From here on stderr is the container's.
-    log::set_max_level(log::LevelFilter::Off);
+    let socket = socket.as_raw_fd();
+    file::close_others(3, [socket, LOG.get().copied().unwrap_or(-1)])?;
     // Closed already, by number.
     std::mem::forget((null, job));
     Ok(())
@@ -163,7 +176,7 @@ fn prepare(job: Job, socket: &OwnedFd) -> orlop_sys::Result<()> {
 async fn collect(socket: OwnedFd) -> Result<Option<(Vec<u8>, Option<OwnedFd>)>> {
     let lost = |e: &dyn std::fmt::Display| Failure::internal("the worker's socket", e);
     let socket = Ready::new(socket).map_err(|e| lost(&e))?;
-    let mut console = None;
+    let (mut console, mut made) = (None, None::<OwnedFd>);
     let mut buffer = vec![0; MOST];
     loop {
         socket.readable().await.map_err(|e| lost(&e))?;
@@ -178,7 +191,14 @@ async fn collect(socket: OwnedFd) -> Result<Option<(Vec<u8>, Option<OwnedFd>)>> 
                 return Err(Failure::new(code, String::from_utf8_lossy(message)));
             }
             [CONSOLE, ..] => console = fd,
-            _ => return Ok(None),
+            [PIDFD, ..] => made = fd,
+            _ => {
+                // The process that it has made would run, and nobody would know of it.
+                if let Some(made) = made {
+                    let _ = process::pidfd_signal(made.as_fd(), process::SIGKILL);
+                }
+                return Ok(None);
+            }
         }
     }
 }

@@ -171,7 +171,7 @@ impl Made {
             self.saved.init_process_pid,
             self.init.pidfd.as_fd(),
             options.pid_file.as_deref(),
-            options.pidfd_socket.as_deref(),
+            options.pidfd_socket.as_ref(),
         )?;
         self.init.disarm();
         self.cgroup.armed = false;
@@ -327,6 +327,6 @@ pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
 }
 
 /// The pidfd's message as its receivers know it.
-pub(super) fn send_pidfd(socket: &Path, pidfd: std::os::fd::BorrowedFd) -> Result<()> {
-    console::send(socket, pidfd, "pidfd").map_err(|e| e.at("--pidfd-socket"))
+pub(super) fn send_pidfd(socket: &console::Socket, pidfd: std::os::fd::BorrowedFd) -> Result<()> {
+    socket.send(pidfd, "pidfd").map_err(|e| e.at("--pidfd-socket"))
 }

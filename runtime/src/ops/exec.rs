@@ -102,7 +102,7 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
     if let Some(class) = &container.saved.intel_rdt {
         class.enter(init.pid)?;
     }
-    super::tell(init.pid, init.pidfd.as_fd(), options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
+    super::tell(init.pid, init.pidfd.as_fd(), options.pid_file.as_deref(), options.pidfd_socket.as_ref())?;
     debug!("setns_init: about to exec {:?}", process.args().as_deref().unwrap_or_default());
     init.release(&plan).map_err(hinted)?;
     init.disarm();

@@ -60,7 +60,7 @@ pub struct CreateOptions {
     /// What receives the master of the container's terminal.
     pub console_socket: Option<console::Socket>,
     /// An AF_UNIX socket that receives a pidfd of the init.
-    pub pidfd_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<console::Socket>,
     /// The file that receives the init's pid, decimal, without a newline: absolute.
     pub pid_file: Option<PathBuf>,
     /// Use chroot(2) after moving the mount instead of pivot_root(2), for a root file system on a ramdisk.
@@ -107,8 +107,8 @@ pub struct ExecOptions {
     pub detach: bool,
     /// What receives the master of the terminal.
     pub console_socket: Option<console::Socket>,
-    /// An AF_UNIX socket that receives a pidfd of the process.
-    pub pidfd_socket: Option<PathBuf>,
+    /// An AF_UNIX socket that receives a pidfd of the process, before that executes its program.
+    pub pidfd_socket: Option<console::Socket>,
     /// The file that receives the pid, decimal, without a newline: absolute.
     pub pid_file: Option<PathBuf>,
     /// The SELinux label of the process.
@@ -303,7 +303,7 @@ fn check_preserved(flag: u32, listen: u32) -> Result<()> {
 }
 
 /// Tells the caller who the process is.
-fn tell(pid: i32, pidfd: BorrowedFd, pid_file: Option<&Path>, pidfd_socket: Option<&Path>) -> Result<()> {
+fn tell(pid: i32, pidfd: BorrowedFd, pid_file: Option<&Path>, pidfd_socket: Option<&console::Socket>) -> Result<()> {
     if let Some(path) = pid_file {
         create::write_pid_file(path, pid)?;
     }

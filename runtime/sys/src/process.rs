@@ -111,6 +111,13 @@ pub fn fork(child: impl FnOnce() -> u8) -> Result<Child> {
     Ok(Child { pid, pidfd: pidfd_open(pid)? })
 }
 
+/// This process ends when its parent `parent` does, by SIGKILL; when that has ended already, ESRCH.
+pub fn end_with(parent: u32) -> Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_ulong, 0)?;
+    // The parent may have ended before the call took effect.
+    if std::os::unix::process::parent_id() == parent { Ok(()) } else { Err(Errno::ESRCH) }
+}
+
 /// A child that does nothing until it is killed, or until its parent ends.
 pub fn clone_sleeper() -> Result<Child> {
     // SAFETY: cannot fail, no pointers.
