@@ -1,7 +1,7 @@
 # `make demo` on a fresh Debian 12 or 13 does everything; `make help` lists the rest.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test conformance results lint check-arm bench install uninstall clean
+.PHONY: help setup build demo test conformance results lint check-arm bench bench-shim install uninstall clean
 
 PREFIX ?= /usr/local
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
@@ -66,6 +66,13 @@ check-arm: ## does it compile for aarch64?
 bench: build ## time it beside runc and crun
 	@integration/setup.sh bench
 	@ORLOP=$(ORLOP) integration/bench
+
+bench-shim: build ## integration/benches/RESULTS.md: the shim beside containerd's Go shim (some minutes)
+	@integration/setup.sh test
+	@host=$$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_') && \
+	env $(if $(SUDO),CARGO_TARGET_$${host}_RUNNER="$(SUDO)") ORLOP=$(ORLOP) \
+		cargo bench -q --profile dev --locked -p orlop-integration --bench shim >$(TARGET_DIR)/bench-shim.md
+	mv $(TARGET_DIR)/bench-shim.md integration/benches/RESULTS.md && cat integration/benches/RESULTS.md
 
 install: ## install the binary and its documents under $(DESTDIR)$(PREFIX)
 	@test -x out/orlop -a -x out/$(SHIM) || { echo "nothing to install yet: run \`make build\` first, as yourself" >&2; exit 1; }
