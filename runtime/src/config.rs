@@ -6,6 +6,7 @@ use crate::error::{Error, Kind, On, Result, invalid};
 use crate::netdevices;
 use crate::plan::unsupported;
 use crate::resctrl;
+use crate::whole;
 use log::warn;
 use oci_spec::runtime::{LinuxNamespaceType as Ns, LinuxSeccompAction, Process, Spec};
 use orlop_sys::file;
@@ -13,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,7 @@ pub struct Config {
 impl Config {
     /// Reads and parses `file`; see [`Config::check`] for whether it makes sense.
     pub fn load(path: &Path) -> Result<Config> {
-        let raw = match std::fs::read(path) {
+        let raw = match whole::read(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let why = format!("JSON specification file {} not found", path.display());
                 return Err(
@@ -130,9 +131,8 @@ pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
 /// The path of an open file (proc(5), /proc/PID/fd).
 pub fn path_of(fd: &OwnedFd) -> Result<PathBuf> {
     let link = crate::plan::c_string(format!("/proc/self/fd/{}", fd.as_raw_fd()), "")?;
-    let root = file::open(c"/", file::O_PATH, 0).on("open", "\"/\"")?;
     let mut buf = [0u8; file::PATH_MAX];
-    let path = file::readlinkat(root.as_fd(), &link, &mut buf).on("readlink", format!("{link:?}"))?;
+    let path = file::readlink(&link, &mut buf).on("readlink", format!("{link:?}"))?;
     Ok(PathBuf::from(OsString::from_vec(path.to_vec())))
 }
 

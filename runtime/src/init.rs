@@ -40,8 +40,8 @@ pub struct Init<'a> {
     pub socket: BorrowedFd<'a>,
     /// Where to wait.
     pub gate: Gate<'a>,
-    /// Takes what hooks print.
-    pub hook_output: BorrowedFd<'a>,
+    /// Takes what hooks print, where there are any.
+    pub hook_output: Option<BorrowedFd<'a>>,
     /// What each step has mounted, where [`Plan::all_or_nothing`] holds; else there is no room for it.
     pub mounted: &'a [Cell<Option<Mounted>>],
 }
@@ -183,7 +183,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn step(&mut self, step: &Step) -> Result<(), Fault> {
+    fn step(&mut self, step: &'a Step) -> Result<(), Fault> {
         let init = self.init;
         match step {
             Step::EnterCgroups => {
@@ -258,7 +258,7 @@ impl<'a> Walk<'a> {
                 }
             }
             Step::Exec => return Err(self.exec()),
-            Step::ReopenNull => reopen_null()?,
+            Step::ReopenNull => reopen_null(self.rootfs.fd()?)?,
             // All the others are about the file system.
             other => self.rootfs.step(other)?,
         }
@@ -359,8 +359,8 @@ impl<'a> Walk<'a> {
         if self.closed && matches!(self.init.gate, Gate::Fifo(_)) {
             self.late_output = Some(file::memfd(c"hooks")?);
         }
-        let output = self.late_output.as_ref().map_or(self.init.hook_output, AsFd::as_fd);
-        hook::run(h, sys::pid(), Some(output), cwd).map_err(|failure| match failure {
+        let output = self.late_output.as_ref().map(AsFd::as_fd).or(self.init.hook_output);
+        hook::run(h, sys::pid(), output, cwd).map_err(|failure| match failure {
             Failure::Call(errno) => errno.into(),
             Failure::Status(status) => Fault(Part::HookStatus, i32::from(status)),
             Failure::Signal(signal) => Fault(Part::HookSignal, signal),
@@ -371,14 +371,15 @@ impl<'a> Walk<'a> {
     /// A process that waits for `start` for days must hold nothing of the host (CVE-2024-21626): only what is used from here on stays
     /// open, until execve.
     fn close_from(&mut self, first: u32) -> Result<(), Errno> {
+        const NONE: i32 = -1;
         let socket = self.init.socket.as_raw_fd();
         let other = match self.init.gate {
-            Gate::Parent => self.init.hook_output.as_raw_fd(),
+            Gate::Parent => self.init.hook_output.map_or(NONE, |output| output.as_raw_fd()),
             Gate::Fifo(fifo) => fifo.as_raw_fd(),
         };
         self.closed = true;
-        self.rootfs.close();
-        self.label = None;
+        self.rootfs.give_up();
+        std::mem::forget(self.label.take());
         file::close_others(first, [socket, other])
     }
 
@@ -465,16 +466,14 @@ fn own_stdio(uid: u32) -> Result<(), Errno> {
 }
 
 /// Standard streams that are the host's null device would be a way to a mount outside: they become the container's.
-fn reopen_null() -> Result<(), Errno> {
+fn reopen_null(root: BorrowedFd) -> Result<(), Errno> {
     let mut own: Option<OwnedFd> = None;
     for (number, fd) in file::stdio().into_iter().enumerate() {
         if !file::fstat(fd).is_ok_and(|st| st.is_char(1, 3)) {
             continue;
         }
         if own.is_none() {
-            let root = file::open(c"/", file::O_PATH | file::O_DIRECTORY, 0)?;
-            match file::openat2(root.as_fd(), c"dev/null", file::O_RDWR | file::O_NOCTTY, 0, file::IN_ROOT_NO_SYMLINKS)
-            {
+            match file::openat2(root, c"dev/null", file::O_RDWR | file::O_NOCTTY, 0, file::IN_ROOT_NO_SYMLINKS) {
                 Ok(null) if file::fstat(null.as_fd())?.is_char(1, 3) => own = Some(null),
                 // No null device in this rootfs, not a true one (CVE-2025-31133), or one that may not be opened (nodev,
                 // the device rules): the host's stays.

@@ -15,6 +15,8 @@ mod copy_up;
 pub mod criu;
 mod diagnose;
 pub mod error;
+mod held;
+mod hidden;
 mod hints;
 pub mod hook;
 pub mod hooks;
@@ -35,6 +37,7 @@ pub mod spawn;
 pub mod state;
 pub mod sync;
 pub mod userns;
+mod whole;
 
 /// The version of the runtime specification that orlop implements.
 pub const OCI_VERSION: &str = "1.3.0";

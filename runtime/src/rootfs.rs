@@ -5,6 +5,8 @@
 //! fchdir to it, never on the path again (CVE-2021-30465, CVE-2025-31133, CVE-2025-52881).
 
 use crate::copy_up;
+use crate::held::Held;
+use crate::hidden::Hidden;
 use crate::init::{Fault, InPart, Init, Mounted};
 use crate::plan::{BindStep, DeviceStep, MountStep, Step, Target, Tree};
 use crate::sync::{Part, Tag};
@@ -26,31 +28,32 @@ pub struct Rootfs<'a> {
     root: Option<OwnedFd>,
     /// /dev, once the mounts are made: most of what is made singly is in it.
     dev: Option<OwnedFd>,
-    /// The verified null device of the host, for masks.
-    null: Option<OwnedFd>,
-    /// The empty read-only file system that covers masked directories; one serves them all.
-    cover: Option<OwnedFd>,
+    /// The tmpfs that was mounted last.
+    held: Held<'a>,
+    hidden: Hidden,
     umask: u32,
 }
 
 impl<'a> Rootfs<'a> {
     /// Before the first step.
     pub fn new(init: &'a Init<'a>) -> Rootfs<'a> {
-        Rootfs { init, at: 0, root: None, dev: None, null: None, cover: None, umask: 0o022 }
+        Rootfs { init, at: 0, root: None, dev: None, held: Held::default(), hidden: Hidden::default(), umask: 0o022 }
     }
 
     /// The root directory of the container-to-be.
     pub fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
-        self.root.as_ref().map(AsFd::as_fd).ok_or(Errno::EBADF)
+        root(&self.root)
     }
 
-    /// Closes what it holds.
-    pub fn close(&mut self) {
-        (self.root, self.dev, self.null, self.cover) = (None, None, None, None);
+    /// Gives up what it holds, to be closed with all else by [`file::close_others`].
+    pub fn give_up(&mut self) {
+        std::mem::forget((self.root.take(), self.dev.take()));
+        self.held.give_up();
+        self.hidden.give_up();
     }
 
     /// One of the steps that are about files.
-    pub fn step(&mut self, step: &Step) -> Result<(), Fault> {
+    pub fn step(&mut self, step: &'a Step) -> Result<(), Fault> {
         match step {
             Step::Propagate(flags) => Ok(sys::mount(None, c"/", None, *flags, None)?),
             Step::PrivateParent(path) => Ok(private_parent(path)?),
@@ -67,12 +70,15 @@ impl<'a> Rootfs<'a> {
             Step::Device(d) => self.device(d),
             Step::Symlink(to, at) => self.symlink(to, at),
             Step::Ptmx => self.ptmx(),
-            Step::SetAttr(path, attr) => {
+            Step::SetAttr(path, attr, below) => {
+                if let Some(dir) = self.held.itself(path) {
+                    return Ok(sys::set_attr(dir, attr, *below)?);
+                }
                 let place = file::openat2(self.fd()?, path, file::O_PATH, 0, file::IN_ROOT).part(Part::Place)?;
-                Ok(sys::set_attr(place.as_fd(), attr, false)?)
+                Ok(sys::set_attr(place.as_fd(), attr, *below)?)
             }
-            Step::Mask(path) => self.mask(path),
-            Step::Readonly(path) => self.read_only(path),
+            Step::Mask(path) => self.hidden.mask(root(&self.root)?, path),
+            Step::Readonly(path) => self.hidden.read_only(root(&self.root)?, path),
             Step::ReadonlyRoot => Ok(sys::set_attr(self.fd()?, &read_only(), false)?),
             Step::Pivot(shared) => self.pivot(*shared),
             Step::MoveRoot(covers) => self.move_root(covers),
@@ -97,7 +103,14 @@ impl<'a> Rootfs<'a> {
     }
 
     /// The directory that a mount goes on.
-    fn place(&self, target: &Target, directory: bool) -> Result<OwnedFd, Fault> {
+    fn place(&mut self, target: &Target, directory: bool) -> Result<OwnedFd, Fault> {
+        if directory
+            && !target.no_symlinks
+            && !target.nofollow
+            && let Some(made) = self.held.make(root(&self.root)?, &target.path).part(Part::Place)?
+        {
+            return file::openat2(made.0, made.1, file::O_PATH | file::O_DIRECTORY, 0, file::STRICT).part(Part::Place);
+        }
         let root = self.fd()?;
         let place = if target.no_symlinks {
             match file::openat2(root, &target.path, file::O_PATH, 0, file::IN_ROOT_NO_SYMLINKS) {
@@ -188,26 +201,23 @@ impl<'a> Rootfs<'a> {
         }
     }
 
-    fn mount(&self, m: &MountStep) -> Result<(), Fault> {
+    fn mount(&mut self, m: &'a MountStep) -> Result<(), Fault> {
         // A directory that is only now made has no mode to keep: the file system's own default holds then.
         let keep_mode =
             m.keep_mode && file::openat2(self.fd()?, &m.target.path, file::O_PATH, 0, file::IN_ROOT).is_ok();
         let place = self.place(&m.target, true)?;
-        let mut buf = [0u8; file::PATH_MAX];
-        let mut data: &CStr = &m.data;
-        if keep_mode {
-            data = with_mode(&mut buf, data, file::fstat(place.as_fd())?.mode & 0o7777)?;
-        }
+        self.held.mounted_on(&m.target.path);
         let held = self.hold(place.as_fd())?;
         process::fchdir(place.as_fd())?;
-        let data = (!data.is_empty()).then_some(data);
-        match sys::mount(Some(&m.source), c".", Some(&m.fs), m.flags, data) {
+        let mounted = if keep_mode { mount_with_mode(m, place.as_fd()) } else { mount_here(m, &m.data) };
+        match mounted {
             // In a user namespace only what belongs to it can be mounted: a cgroup tree with a cgroup namespace of its own, sysfs
             // with a network namespace.
             Err(errno @ (Errno::EPERM | Errno::EBUSY)) => {
                 let Some((tree, whole)) = &m.fallback else { return Err(errno.into()) };
                 self.bind_instead(tree, *whole, m.flags, place.as_fd())?;
             }
+            Ok(()) if m.fs.as_c_str() == c"tmpfs" => self.held.begin(&m.target.path),
             other => other?,
         }
         self.keep(held.map(Mounted::Place));
@@ -222,20 +232,6 @@ impl<'a> Rootfs<'a> {
         Ok(())
     }
 
-    /// A detached tree.
-    fn tree(&self, tree: &Tree, whole: bool, nofollow: bool) -> Result<Dir<'_>, Fault> {
-        let cloned = match tree {
-            Tree::Opened(open) => return Ok(Dir::Held(self.init.opens.get(*open).ok_or(Errno::EBADF)?.as_fd())),
-            Tree::Host(path) => sys::clone_tree(None, path, whole, nofollow),
-            Tree::Root(path) => {
-                let flags = file::O_PATH | if nofollow { file::O_NOFOLLOW } else { 0 };
-                file::openat2(self.fd()?, path, flags, 0, file::IN_ROOT)
-                    .and_then(|source| sys::clone_tree(Some(source.as_fd()), c"", whole, false))
-            }
-        };
-        Ok(Dir::Own(cloned.part(Part::Source)?))
-    }
-
     /// The host's view of a file system that could not be mounted anew, as restricted as that would have been.
     fn bind_instead(&self, tree: &Tree, whole: bool, flags: u64, place: BorrowedFd) -> Result<(), Fault> {
         const FLAGS: [(u64, u64); 4] = [
@@ -244,15 +240,22 @@ impl<'a> Rootfs<'a> {
             (sys::MS_NODEV, attr::NODEV),
             (sys::MS_NOEXEC, attr::NOEXEC),
         ];
-        let tree = self.tree(tree, whole, false)?;
+        let tree = tree_of(self.init, self.fd()?, tree, whole, false)?;
         let set = FLAGS.iter().filter(|(flag, _)| flags & flag != 0).fold(0, |set, (_, bit)| set | bit);
         sys::set_attr(tree.as_fd(), &Attr { set, ..Attr::default() }, whole).part(Part::Attributes)?;
         sys::attach(tree.as_fd(), place).part(Part::Attach)
     }
 
-    fn bind(&self, b: &BindStep) -> Result<(), Fault> {
-        let tree = self.tree(&b.tree, b.whole, b.nofollow)?;
+    fn bind(&mut self, b: &'a BindStep) -> Result<(), Fault> {
+        let tree = tree_of(self.init, root(&self.root)?, &b.tree, b.whole, b.nofollow)?;
         let tree = tree.as_fd();
+        if b.directory
+            && !self.init.plan.all_or_nothing
+            && let Some((dir, name)) = self.held.make(root(&self.root)?, &b.target.path).part(Part::Place)?
+        {
+            change(tree, &b.attr, &b.recursive, &b.propagation)?;
+            return sys::attach_at(tree, dir, name).part(Part::Attach);
+        }
         if b.idmap.is_some() && matches!(b.tree, Tree::Root(_)) {
             // It shows the mounts made so far, so it could not be opened before; and it needs the host's rights.
             self.init.ask_at(Tag::Idmap, self.at, Some(tree))?;
@@ -266,6 +269,7 @@ impl<'a> Rootfs<'a> {
             return Err(Fault(Part::OnProc, Errno::EPERM as i32));
         }
         let place = self.place(&b.target, directory)?;
+        self.held.mounted_on(&b.target.path);
         // Before it can be seen: what is attached is what was asked for.
         if b.locked && b.attr != Attr::default() {
             keep_locked(tree, &b.attr)?;
@@ -278,6 +282,7 @@ impl<'a> Rootfs<'a> {
     }
 
     /// A symlink with the same text; one that is there already must have it.
+    #[inline(never)]
     fn copy_symlink(&self, link: BorrowedFd, at: &CStr) -> Result<(), Fault> {
         let (mut text, mut there) = ([0u8; file::PATH_MAX], [0u8; file::PATH_MAX]);
         // One byte stays for the end of the string.
@@ -326,7 +331,8 @@ impl<'a> Rootfs<'a> {
 
     fn bind_device(&mut self, d: &DeviceStep) -> Result<(), Fault> {
         // What the host has under this name may be another device, to which config.json gives the container no right.
-        let found = file::fstat(self.tree(&d.tree, false, false)?.as_fd())?;
+        let tree = tree_of(self.init, root(&self.root)?, &d.tree, false, false)?;
+        let found = file::fstat(tree.as_fd())?;
         if d.exact && (found.mode & file::S_IFMT, found.rdev) != (d.mode & file::S_IFMT, d.device) {
             return Err(Fault(Part::Source, Errno::ENODEV as i32));
         }
@@ -336,7 +342,6 @@ impl<'a> Rootfs<'a> {
             Err(e) => return Err(Fault(Part::Place, e as i32)),
         }
         let place = ordinary(dir.as_fd(), name)?;
-        let tree = self.tree(&d.tree, false, false)?;
         sys::attach(tree.as_fd(), place.as_fd()).part(Part::Attach)
     }
 
@@ -350,11 +355,12 @@ impl<'a> Rootfs<'a> {
 
     fn ptmx(&mut self) -> Result<(), Fault> {
         let (dir, name) = self.parent(c"/dev/ptmx")?;
-        match file::unlinkat(dir.as_fd(), name) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(e) => return Err(e.into()),
+        let mut made = file::symlinkat(c"pts/ptmx", dir.as_fd(), name);
+        if made == Err(Errno::EEXIST) {
+            file::unlinkat(dir.as_fd(), name)?;
+            made = file::symlinkat(c"pts/ptmx", dir.as_fd(), name);
         }
-        Ok(file::symlinkat(c"pts/ptmx", dir.as_fd(), name)?)
+        Ok(made?)
     }
 
     /// Binds the pty's slave to /dev/console; both by fd (CVE-2025-52565, CVE-2026-88264).
@@ -366,52 +372,6 @@ impl<'a> Rootfs<'a> {
         }
         let place = ordinary(dir.as_fd(), name)?;
         let tree = sys::clone_tree(Some(slave), c"", false, false).part(Part::Attach)?;
-        sys::attach(tree.as_fd(), place.as_fd()).part(Part::Attach)
-    }
-
-    fn mask(&mut self, path: &CStr) -> Result<(), Fault> {
-        let place = match file::openat2(self.fd()?, path, file::O_PATH, 0, file::IN_ROOT) {
-            // What is not there need not be hidden.
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
-            other => other.part(Part::Place)?,
-        };
-        let cover = if file::fstat(place.as_fd())?.is_dir() { self.empty_directory()? } else { self.null_device()? };
-        sys::attach(cover.as_fd(), place.as_fd()).part(Part::Attach)
-    }
-
-    /// A detached mount of the host's null device: the container's own could be anything (CVE-2025-31133).
-    fn null_device(&mut self) -> Result<OwnedFd, Fault> {
-        if self.null.is_none() {
-            let null = file::open(c"/dev/null", file::O_PATH | file::O_NOFOLLOW, 0)?;
-            if !file::fstat(null.as_fd())?.is_char(1, 3) {
-                return Err(Fault(Part::Mismatch, Errno::ENODEV as i32));
-            }
-            self.null = Some(null);
-        }
-        let null = self.null.as_ref().ok_or(Errno::EBADF)?;
-        Ok(sys::clone_tree(Some(null.as_fd()), c"", false, false)?)
-    }
-
-    /// A detached mount of an empty directory. The first one is a new tmpfs, the others are copies of its mount.
-    fn empty_directory(&mut self) -> Result<OwnedFd, Fault> {
-        if let Some(first) = &self.cover {
-            return Ok(sys::clone_tree(Some(first.as_fd()), c"", false, false)?);
-        }
-        let fs = sys::fsopen(c"tmpfs")?;
-        sys::fsconfig_string(fs.as_fd(), c"nr_blocks", c"1")?;
-        sys::fsconfig_string(fs.as_fd(), c"nr_inodes", c"1")?;
-        let first = sys::fsmount(fs.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
-        self.cover = Some(first.try_clone().map_err(|_| Errno::EMFILE)?);
-        Ok(first)
-    }
-
-    fn read_only(&self, path: &CStr) -> Result<(), Fault> {
-        let place = match file::openat2(self.fd()?, path, file::O_PATH, 0, file::IN_ROOT) {
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
-            other => other.part(Part::Place)?,
-        };
-        let tree = sys::clone_tree(Some(place.as_fd()), c"", true, false)?;
-        sys::set_attr(tree.as_fd(), &read_only(), false).part(Part::Attributes)?;
         sys::attach(tree.as_fd(), place.as_fd()).part(Part::Attach)
     }
 
@@ -477,6 +437,36 @@ impl AsFd for Dir<'_> {
     }
 }
 
+fn root(held: &Option<OwnedFd>) -> Result<BorrowedFd<'_>, Errno> {
+    held.as_ref().map(AsFd::as_fd).ok_or(Errno::EBADF)
+}
+
+/// A detached tree.
+fn tree_of<'a>(init: &Init<'a>, root: BorrowedFd, tree: &Tree, whole: bool, nofollow: bool) -> Result<Dir<'a>, Fault> {
+    let cloned = match tree {
+        Tree::Opened(open) => return Ok(Dir::Held(init.opens.get(*open).ok_or(Errno::EBADF)?.as_fd())),
+        Tree::Host(path) => sys::clone_tree(None, path, whole, nofollow),
+        Tree::Root(path) => {
+            let flags = file::O_PATH | if nofollow { file::O_NOFOLLOW } else { 0 };
+            file::openat2(root, path, flags, 0, file::IN_ROOT)
+                .and_then(|source| sys::clone_tree(Some(source.as_fd()), c"", whole, false))
+        }
+    };
+    Ok(Dir::Own(cloned.part(Part::Source)?))
+}
+
+/// mount(2) on the working directory.
+fn mount_here(m: &MountStep, data: &CStr) -> Result<(), Errno> {
+    sys::mount(Some(&m.source), c".", Some(&m.fs), m.flags, (!data.is_empty()).then_some(data))
+}
+
+/// The same with the mode of what it covers; by itself, for the sake of the stack.
+#[inline(never)]
+fn mount_with_mode(m: &MountStep, place: BorrowedFd) -> Result<(), Errno> {
+    let mut buf = [0u8; file::PATH_MAX];
+    mount_here(m, with_mode(&mut buf, &m.data, file::fstat(place)?.mode & 0o7777)?)
+}
+
 fn read_only() -> Attr {
     Attr { set: attr::RDONLY, ..Attr::default() }
 }
@@ -540,6 +530,7 @@ fn change(mount: BorrowedFd, own: &Attr, recursive: &Attr, propagation: &[u64]) 
 
 /// pivot_root(2) refuses when the mount that the new root lies on is shared. Which mount that is, is found by going up
 /// from the path: only the root of a mount has a propagation type to be changed.
+#[inline(never)]
 fn private_parent(path: &CStr) -> Result<(), Errno> {
     let mut buf = [0u8; file::PATH_MAX];
     let mut end = path.to_bytes().len();

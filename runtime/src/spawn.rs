@@ -16,6 +16,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What the parent does when the child asks.
 pub trait Answers {
+    /// The process is made, and does its first steps.
+    fn born(&mut self, _pid: i32) -> Result<()> {
+        Ok(())
+    }
     /// Network devices: the network namespace is there, and `socket` (rtnetlink) was made in it.
     fn devices(&mut self, pid: i32, socket: OwnedFd) -> Result<()>;
     /// Hooks of the host: namespaces and mounts are made, nothing is executed yet.
@@ -52,7 +56,7 @@ pub struct Init {
     /// Refers to it.
     pub pidfd: OwnedFd,
     socket: OwnedFd,
-    hook_output: OwnedFd,
+    hook_output: Option<OwnedFd>,
     armed: bool,
 }
 
@@ -76,7 +80,8 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
         }
     }
     let opens = open_all(plan, request.proc)?;
-    let output = file::memfd(c"hooks").on("memfd_create", "")?;
+    let hooks = plan.steps.iter().any(|planned| matches!(planned.step, Step::Hook(_)));
+    let output = hooks.then(|| file::memfd(c"hooks")).transpose().on("memfd_create", "")?;
     let (ours, theirs) = socket::pair().on("socketpair", "")?;
     // /proc/PID of the child belongs to root from the start (CVE-2016-9962); execve sets it back. For a caller who is not root that is a
     // step of the plan, after its own files there have been written.
@@ -95,7 +100,7 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
             target: request.target,
             socket: theirs.as_fd(),
             gate: request.gate.map_or(Gate::Parent, |fifo| Gate::Fifo(fifo.as_fd())),
-            hook_output: output.as_fd(),
+            hook_output: output.as_ref().map(AsFd::as_fd),
             mounted: &mounted,
         };
         let dir = request.entry.dir.as_ref().map(AsFd::as_fd);
@@ -113,8 +118,12 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
         other => other?,
     }
     drop(theirs);
+    file::close_all(request.entry.tasks);
     let child = made.map_err(|e| clone_error(plan, e))?;
     let mut init = Init { pid: child.pid, pidfd: child.pidfd, socket: ours, hook_output: output, armed: true };
+    if !plan.hop {
+        answers.born(init.pid)?;
+    }
     serve(&mut init, plan, &opens, request.proc, answers)?;
     debug!("child process in init(): pid {} is ready to execute", init.pid);
     Ok(init)
@@ -272,6 +281,7 @@ fn serve(init: &mut Init, plan: &Plan, opens: &[OwnedFd], proc: BorrowedFd, answ
                 // The hop has done its work; it is a child of ours and must be reaped.
                 sys::wait(init.pidfd.as_fd(), true).on("waitid", "the joining process")?;
                 (init.pid, init.pidfd) = (frame.number, pidfd);
+                answers.born(init.pid)?;
             }
             (Tag::Child, None) => {
                 let e = Errno::from_raw(frame.number)
@@ -359,7 +369,7 @@ impl Init {
     }
 
     fn failure(&self, plan: &Plan, frame: &Frame) -> Error {
-        plan.failure(frame, &crate::hooks::said(Some(&self.hook_output)))
+        plan.failure(frame, &crate::hooks::said(self.hook_output.as_ref()))
     }
 
     /// From here on the process lives on without us.

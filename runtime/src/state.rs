@@ -14,17 +14,20 @@ use crate::config::{self, Config};
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::plan::c_string;
 use crate::resctrl;
+use crate::whole;
 use oci_spec::runtime::{LinuxResources, Spec};
 use orlop_sys::{Errno, file, process};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// The name of the gate.
 pub const FIFO: &str = "exec.fifo";
@@ -74,6 +77,14 @@ pub struct Saved {
     /// Whether CRIU has restored it into a time namespace, in which its clocks go on, that config.json does not list.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restored_time: bool,
+    /// Whether config.json has hooks that are still to run: poststart and poststop. Without, nobody has to read it again.
+    #[serde(default = "yes")]
+    pub late_hooks: bool,
+}
+
+/// For a state that does not say it.
+fn yes() -> bool {
+    true
 }
 
 /// The specification's status (runtime.md, "State"), and runc's `paused`.
@@ -107,6 +118,8 @@ pub struct Container {
     pub dir: PathBuf,
     /// Its state.json.
     pub saved: Saved,
+    /// Of a container that this process has made: its lock, which was given up.
+    lock: Option<Rc<Lock>>,
 }
 
 /// runc's rule: letters, digits, `_`, `+`, `-`, `.`, and not `.` or `..` alone.
@@ -133,7 +146,7 @@ impl Container {
         check_id(id)?;
         let dir = root.join(id);
         let path = dir.join(STATE);
-        let raw = match std::fs::read(&path) {
+        let raw = match whole::read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound && !dir.exists() => {
                 return Err(absent(id));
             }
@@ -143,7 +156,7 @@ impl Container {
             invalid(path.display().to_string(), format!("is not the state of a container: {e}"))
                 .hint("`delete --force` removes it")
         })?;
-        Ok(Container { dir, saved })
+        Ok(Container { dir, saved, lock: None })
     }
 
     /// Every container below `root`, by id, and what is wrong with those that cannot be loaded.
@@ -179,6 +192,13 @@ impl Container {
     pub fn locked(root: &Path, id: &str) -> Result<(Container, Lock)> {
         let lock = Lock::of_container(root, id)?;
         Ok((Container::load(root, id)?, lock))
+    }
+
+    /// Waits for the lock on a container that this process has made; held until the value goes. False: another command has deleted it.
+    pub fn lock_again(&self) -> Result<bool> {
+        let Some(lock) = &self.lock else { return Ok(false) };
+        lock.take(&self.dir)?;
+        lock.is_of_something(&self.dir)
     }
 
     /// What the kernel says of it now.
@@ -252,7 +272,10 @@ impl Container {
 /// flock(2) on a container's directory. It is undone by name on drop: a child that has not executed its program yet may
 /// have a copy of the fd.
 #[derive(Debug)]
-pub struct Lock(OwnedFd);
+pub struct Lock {
+    fd: OwnedFd,
+    held: Cell<bool>,
+}
 
 impl Lock {
     /// Waits until no other command changes this container; the lock ends with the value. NotFound: there is none, or no more.
@@ -265,23 +288,40 @@ impl Lock {
                 other => other?,
             };
             // Who had it may have been a delete: then there may be another directory of this name by now.
-            if file::fstat(lock.0.as_fd()).on("fstat", dir.display())?.nlink > 0 {
+            if lock.is_of_something(&dir)? {
                 return Ok(lock);
             }
         }
     }
 
     fn of(dir: &Path) -> Result<Lock> {
-        let fd = open_dir(dir)?;
-        file::lock(fd.as_fd(), true).on("flock", dir.display())?;
-        Ok(Lock(fd))
+        let lock = Lock { fd: open_dir(dir)?, held: Cell::new(false) };
+        lock.take(dir)?;
+        Ok(lock)
+    }
+
+    fn take(&self, dir: &Path) -> Result<()> {
+        file::lock(self.fd.as_fd(), true).on("flock", dir.display())?;
+        self.held.set(true);
+        Ok(())
+    }
+
+    fn give_up(&self) {
+        if self.held.take() {
+            // It cannot fail on an fd of ours.
+            let _ = file::unlock(self.fd.as_fd());
+        }
+    }
+
+    /// Whether the directory has not been removed.
+    fn is_of_something(&self, dir: &Path) -> Result<bool> {
+        Ok(file::fstat(self.fd.as_fd()).on("fstat", dir.display())?.nlink > 0)
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // It cannot fail on an fd of ours.
-        let _ = file::unlock(self.0.as_fd());
+        self.give_up();
     }
 }
 
@@ -295,7 +335,7 @@ fn open_dir(dir: &Path) -> Result<OwnedFd> {
 pub struct Reserved {
     /// Where it is.
     pub dir: PathBuf,
-    lock: Lock,
+    lock: Rc<Lock>,
     armed: bool,
 }
 
@@ -319,12 +359,12 @@ impl Reserved {
         let lock = Lock::of(&dir).inspect_err(|_| {
             let _ = std::fs::remove_dir(&dir);
         })?;
-        Ok(Reserved { dir, lock, armed: true })
+        Ok(Reserved { dir, lock: Rc::new(lock), armed: true })
     }
 
     /// The lock on the directory.
     pub fn lock(&self) -> BorrowedFd<'_> {
-        self.lock.0.as_fd()
+        self.lock.fd.as_fd()
     }
 
     /// Keeps the configuration as it was read, and before it who makes the cgroups: with config.json both are there.
@@ -345,9 +385,7 @@ impl Reserved {
 
     fn write(&self, name: &str, data: &[u8]) -> Result<()> {
         let path = self.dir.join(name);
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&path);
-        file.and_then(|mut f| f.write_all(data)).on("write", path.display())
+        whole::write(&path, file::O_CREAT | file::O_EXCL, data).on("write", path.display())
     }
 
     /// The gate. The fifo is opened for both directions: the init then waits for a byte
@@ -355,8 +393,8 @@ impl Reserved {
     pub fn gate(&self) -> Result<OwnedFd> {
         let fifo = c_string(FIFO, "")?;
         let path = self.dir.join(FIFO);
-        file::mknodat(self.lock.0.as_fd(), &fifo, file::S_IFIFO | 0o600, 0).on("mkfifo", path.display())?;
-        file::openat(self.lock.0.as_fd(), &fifo, file::O_RDWR | file::O_NOFOLLOW, 0).on("open", path.display())
+        file::mknodat(self.lock.fd.as_fd(), &fifo, file::S_IFIFO | 0o600, 0).on("mkfifo", path.display())?;
+        file::openat(self.lock.fd.as_fd(), &fifo, file::O_RDWR | file::O_NOFOLLOW, 0).on("open", path.display())
     }
 
     /// The container is there to stay.
@@ -367,7 +405,8 @@ impl Reserved {
     /// The same container, as a later command would load it.
     pub fn into_container(mut self, saved: Saved) -> Container {
         self.armed = false;
-        Container { dir: std::mem::take(&mut self.dir), saved }
+        self.lock.give_up();
+        Container { dir: std::mem::take(&mut self.dir), saved, lock: Some(self.lock.clone()) }
     }
 }
 
@@ -394,10 +433,8 @@ fn not_writable(e: Error) -> Error {
 fn replace(dir: &Path, name: &str, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec(value).map_err(|e| invalid(name, e.to_string()))?;
     let (path, temporary) = (dir.join(name), dir.join(format!("{name}.tmp")));
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).custom_flags(file::O_NOFOLLOW);
-    let written = file.open(&temporary).and_then(|mut f| f.write_all(&text));
-    written.on("write", temporary.display())?;
+    let flags = file::O_CREAT | file::O_TRUNC | file::O_NOFOLLOW;
+    whole::write(&temporary, flags, &text).on("write", temporary.display())?;
     std::fs::rename(&temporary, &path).on("rename to", path.display())
 }
 
@@ -415,14 +452,18 @@ fn manager(dir: &Path) -> Result<(Driver, bool)> {
 
 /// Removes a container's directory: what is known to be in it first, anything else only if that was not all.
 pub fn remove_dir(dir: &Path) -> Result<()> {
-    for name in [STATE, CONFIG, FIFO, RESOURCES] {
-        let _ = std::fs::remove_file(dir.join(name));
+    // What most have, then what some have.
+    for names in [&[STATE, CONFIG][..], &[FIFO, RESOURCES]] {
+        for name in names {
+            let _ = std::fs::remove_file(dir.join(name));
+        }
+        match std::fs::remove_dir(dir) {
+            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            other => return other.on("rmdir", dir.display()),
+        }
     }
-    match std::fs::remove_dir(dir) {
-        Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => std::fs::remove_dir_all(dir).on("remove", dir.display()),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        other => other.on("rmdir", dir.display()),
-    }
+    std::fs::remove_dir_all(dir).on("remove", dir.display())
 }
 
 /// The state and the start time of a process (proc(5), /proc/PID/stat).
@@ -433,7 +474,7 @@ pub fn stat(pid: i32) -> Option<(char, u64)> {
 /// [`stat`], which tells a process that is gone (`None`) from a file that cannot be read.
 fn read_stat(pid: i32) -> std::io::Result<Option<(char, u64)>> {
     use procfs::FromRead;
-    let raw = match std::fs::read(format!("/proc/{pid}/stat")) {
+    let raw = match whole::read_short(Path::new(&format!("/proc/{pid}/stat"))) {
         Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(Errno::ESRCH as i32) => return Ok(None),
         raw => raw?,
     };

@@ -6,7 +6,7 @@
 //! | `Maps` | writes uid_map and gid_map, sets limits that the child no longer can | `Go` |
 //! | `Idmap` + tree | shows the ids of a source inside the rootfs as the plan has it, for which the init has no rights | `Go` |
 //! | `Devices` + rtnetlink socket | moves network devices to the namespace that the socket speaks of | `Go` |
-//! | `Hooks` | runs prestart and createRuntime hooks | `Go` |
+//! | `Hooks`, if there is such work | runs prestart and createRuntime hooks | `Go` |
 //! | `Console` + pty master | keeps it, or sends it to --console-socket | `Go` |
 //! | `Notify` + listener | sends it to the seccomp agent | `Go` |
 //! | `Ready` | commits the state, writes the pid file | create, exec -d: nothing more. run, exec: `Go` |

@@ -103,7 +103,7 @@ fn rich() -> Value {
     json!({
         "ociVersion": "1.2.0",
         "process": {
-            "terminal": true, "cwd": "/", "args": ["true"], "user": {"uid": 5, "gid": 5, "umask": 7},
+            "terminal": true, "cwd": "/work", "args": ["true"], "user": {"uid": 5, "gid": 5, "umask": 7},
             "rlimits": [{"type": "RLIMIT_CORE", "soft": 1, "hard": 1}], "oomScoreAdj": 1,
             "apparmorProfile": "x", "noNewPrivileges": true,
             "capabilities": {"inheritable": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"], "ambient": ["CAP_CHOWN"]},
@@ -164,6 +164,7 @@ fn plans() -> Vec<Plan> {
         notify_dir: None,
         rootless: None,
         host_trees: true,
+        asks: true,
         comes_back: true,
     };
     let spec = |config: &Value| serde_json::from_value::<Spec>(config.clone()).unwrap();

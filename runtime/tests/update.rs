@@ -56,6 +56,7 @@ impl Lab {
             systemd: None,
             private_pid: false,
             restored_time: false,
+            late_hooks: true,
         };
         reserved.save(&saved).unwrap();
         reserved.commit();

@@ -25,7 +25,6 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use orlop_sys::Errno;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
@@ -196,7 +195,12 @@ impl Missing {
 #[derive(Debug, Default)]
 pub struct Host {
     own: OnceCell<BTreeMap<String, PathBuf>>,
+    unified: OnceCell<bool>,
+    mounts: OnceCell<Mounts>,
 }
+
+/// The directory of each v1 tree, and of the hybrid v2 tree, with its controllers.
+type Mounts = BTreeMap<String, Vec<String>>;
 
 impl Host {
     /// Decides where the cgroups of a new container go. For the driver cgroupfs, `linux.cgroupsPath` is absolute from the
@@ -236,7 +240,7 @@ impl Host {
     fn systemd(&self, cgroups_path: Option<&Path>, request: &Request) -> Result<Box<dyn Cgroup>> {
         let path = cgroups_path.map(|path| path.to_str().ok_or_else(|| invalid("linux.cgroupsPath", "is not UTF-8")));
         let unit = Unit::of(path.transpose()?, request.id, request.user)?;
-        if unit.user && !unified() {
+        if unit.user && !self.unified() {
             return Err(invalid("--systemd-cgroup", "the systemd of a user has no rights on cgroup v1")
                 .hint("it needs cgroup v2 alone on /sys/fs/cgroup"));
         }
@@ -251,15 +255,15 @@ impl Host {
 
     /// The files of a cgroup at this cleaned path.
     fn layout(&self, inner: &Path, explicit: bool, rootless: Option<bool>) -> Result<Box<dyn Cgroup>> {
-        if unified() {
+        if self.unified() {
             let own = if inner.is_absolute() { PathBuf::from("/") } else { self.own_v2()? };
             let dir = below(Path::new(ROOT), &[&own, inner]);
             return Ok(Box::new(v2::V2::new(Path::new(ROOT), dir, explicit).rootless(rootless)));
         }
         let owns = self.own()?;
         let mut paths = Paths::new();
-        for (name, controllers) in mounts(owns)? {
-            let mount = Path::new(ROOT).join(&name);
+        for (name, controllers) in self.mounts()? {
+            let mount = Path::new(ROOT).join(name);
             let own = controllers.iter().find_map(|controller| owns.get(controller)).filter(|_| !inner.is_absolute());
             let own = match (own, controllers.iter().any(|c| c.is_empty())) {
                 // runc puts the container below the root of the hybrid v2 tree: our own cgroup there may have processes.
@@ -267,7 +271,7 @@ impl Host {
                 (Some(own), _) => visible(&mount, own)?,
             };
             let dir = below(&mount, &[&own, inner]);
-            paths.extend(controllers.into_iter().map(|controller| (controller, dir.clone())));
+            paths.extend(controllers.iter().map(|controller| (controller.clone(), dir.clone())));
         }
         if paths.is_empty() && !rootless.unwrap_or_else(tree::unprivileged) {
             return Err(invalid("linux.cgroupsPath", "no cgroup is mounted").hint(format!("mount cgroup v2 on {ROOT}")));
@@ -283,7 +287,7 @@ impl Host {
         let owns = self.own()?;
         let own_of = |name: &str| owns.get(name).cloned().unwrap_or_else(|| PathBuf::from("/"));
         let v2_controllers = |root: &str| v2::controllers(Path::new(root)).map(|all| all.into_iter().collect());
-        if unified() {
+        if self.unified() {
             return Ok(vec![Hierarchy {
                 name: String::new(),
                 controllers: v2_controllers(ROOT)?,
@@ -292,11 +296,11 @@ impl Host {
             }]);
         }
         let mut all = Vec::new();
-        for (name, controllers) in mounts(owns)? {
+        for (name, controllers) in self.mounts()? {
             let own = controllers.first().map_or_else(PathBuf::new, |first| own_of(first));
             let v2 = controllers.iter().any(|c| c.is_empty());
-            let controllers = if v2 { v2_controllers(HYBRID)? } else { controllers };
-            all.push(Hierarchy { name, controllers, v2, own });
+            let controllers = if v2 { v2_controllers(HYBRID)? } else { controllers.clone() };
+            all.push(Hierarchy { name: name.clone(), controllers, v2, own });
         }
         Ok(all)
     }
@@ -308,6 +312,18 @@ impl Host {
         }
         let own = by_controller(&text_of("self")?);
         Ok(self.own.get_or_init(|| own))
+    }
+
+    fn unified(&self) -> bool {
+        *self.unified.get_or_init(unified)
+    }
+
+    fn mounts(&self) -> Result<&Mounts> {
+        if let Some(mounts) = self.mounts.get() {
+            return Ok(mounts);
+        }
+        let mounts = mounts(self.own()?)?;
+        Ok(self.mounts.get_or_init(|| mounts))
     }
 
     /// The parent of our own v2 cgroup.
@@ -445,18 +461,13 @@ fn unified() -> bool {
 ///
 /// A directory alone says nothing, mkdir works in it too: some engines leave empty ones behind for controllers that they
 /// could not mount. `owns` (see [`own`]) has what is mounted as v1 at all, and one stat tells for the v2 tree.
-fn mounts(owns: &BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, Vec<String>>> {
+fn mounts(owns: &BTreeMap<String, PathBuf>) -> Result<Mounts> {
     let mut mounts = BTreeMap::new();
-    let entries = match fs::read_dir(ROOT) {
+    let names = match tree::directories(Path::new(ROOT)) {
         Err(e) if tree::gone(&e) => return Ok(mounts),
-        entries => entries.on("list", ROOT)?,
+        names => names.on("list", ROOT)?,
     };
-    for entry in entries {
-        let entry = entry.on("list", ROOT)?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if !entry.file_type().on("stat", format!("{:?}", entry.path()))?.is_dir() {
-            continue;
-        }
+    for name in names {
         let controllers = controllers_of(&name);
         let mounted = match name.as_str() {
             "unified" => Path::new(HYBRID).join("cgroup.controllers").exists(),

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Write as _};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,23 @@ pub(super) fn read_all(path: &Path) -> io::Result<String> {
         match file.read(&mut page)? {
             0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
             n => text.extend_from_slice(page.get(..n).unwrap_or_default()),
+        }
+    }
+}
+
+/// The names of the directories in a directory; symbolic links are none.
+pub(super) fn directories(dir: &Path) -> io::Result<Vec<String>> {
+    let (fd, mut page, mut names) = (directory(dir)?, [0; 4096], Vec::new());
+    loop {
+        let n = file::read_dir(fd.as_fd(), &mut page).map_err(|errno| io::Error::from_raw_os_error(errno as i32))?;
+        if n == 0 {
+            return Ok(names);
+        }
+        for (name, kind) in file::typed_entries(page.get(..n).unwrap_or_default()) {
+            let is_dir = || file::lstatat(fd.as_fd(), name).is_ok_and(|stat| stat.is_dir());
+            if kind.map_or_else(is_dir, |kind| kind == file::S_IFDIR) {
+                names.extend(name.to_str().map(str::to_string));
+            }
         }
     }
 }

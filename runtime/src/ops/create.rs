@@ -77,6 +77,9 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
     // A failed create has taken back what it made, and left alone what was there before.
     cgroup.armed = true;
     let rootless = super::caller();
+    let subgroup = delegate::subgroup(&config.spec)?;
+    let hooks = ["prestart", "createRuntime"].iter().any(|kind| !hooks::list(&config.spec, kind).is_empty());
+    let asked = hooks || !subgroup.is_empty() || linux.is_some_and(|l| l.intel_rdt().is_some());
     let plan = plan::plan(
         &config.spec,
         &Input {
@@ -96,6 +99,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
             rootless,
             host_trees: host_trees(&config.spec, rootless),
             comes_back: comes_back(&config.spec),
+            asks: asked,
         },
     )?;
     plan.warnings.iter().for_each(|w| warn!("{w}"));
@@ -116,8 +120,9 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
         proc: proc.as_fd(),
         class: class.as_ref(),
         devices: None,
-        subgroup: delegate::subgroup(&config.spec)?,
+        subgroup,
         owner,
+        asked,
         saved: None,
         master: None,
     };
@@ -194,11 +199,18 @@ pub(super) struct Creating<'a> {
     /// Where in its cgroup the process is to start, and whose that is then.
     pub(super) subgroup: &'a str,
     pub(super) owner: Option<u32>,
+    /// The init asks when it is time for what the parent does before the container's own hooks: there is more than to write the state.
+    pub(super) asked: bool,
     pub(super) saved: Option<Saved>,
     pub(super) master: Option<console::Terminal>,
 }
 
 impl Answers for Creating<'_> {
+    fn born(&mut self, pid: i32) -> Result<()> {
+        // While the init makes its mounts.
+        if self.asked { Ok(()) } else { self.hooks(pid) }
+    }
+
     fn devices(&mut self, pid: i32, socket: OwnedFd) -> Result<()> {
         self.devices = Some(netdevices::give(&self.config.spec, pid, socket, self.proc)?);
         Ok(())
@@ -249,6 +261,7 @@ impl Creating<'_> {
             systemd: self.cgroup.unit().cloned(),
             private_pid: super::namespace(&self.config.spec, Ns::Pid).is_some_and(|path| path.is_none()),
             restored_time: false,
+            late_hooks: ["poststart", "poststop"].iter().any(|kind| !hooks::list(&self.config.spec, kind).is_empty()),
         };
         self.reserved.save(&saved)?;
         Ok(saved)

@@ -105,10 +105,12 @@ pub(super) fn destroy(container: &Container) -> Result<()> {
     }
     failures.extend(cgroup.remove().err());
     failures.extend(container.saved.intel_rdt.as_ref().and_then(|class| class.remove().err()));
-    match container.config() {
+    match container.saved.late_hooks.then(|| container.config()).transpose() {
         Ok(config) => {
             // Their failures are logged, and the lifecycle goes on (runtime.md, "Lifecycle").
-            hooks::run_all(&config.spec, "poststop", &container.saved.id, &container.saved.bundle, "stopped", 0);
+            let spec = config.as_ref().map(|config| &config.spec);
+            let saved = &container.saved;
+            spec.map(|spec| hooks::run_all(spec, "poststop", &saved.id, &saved.bundle, "stopped", 0));
         }
         Err(e) => failures.push(e),
     }

@@ -287,7 +287,11 @@ fn check_terminal(terminal: bool, socket: bool, detached: bool) -> Result<()> {
 /// service's helpers inherit the variables, and what is open at 3 is then a file of the host.
 fn listen_fds() -> u32 {
     let number = |name| std::env::var(name).ok().and_then(|n| n.parse::<u32>().ok());
-    if number("LISTEN_PID") == Some(std::process::id()) { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
+    if number("LISTEN_PID").is_some_and(|pid| pid == std::process::id()) {
+        number("LISTEN_FDS").unwrap_or(0)
+    } else {
+        0
+    }
 }
 
 /// `flag` of --preserve-fds and `listen` of LISTEN_FDS, from 3 on.
@@ -358,6 +362,7 @@ fn input(container: &Saved) -> Result<Input<'_>> {
         rootless: caller(),
         host_trees: true,
         comes_back: true,
+        asks: false,
     })
 }
 

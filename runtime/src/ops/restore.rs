@@ -122,6 +122,7 @@ fn make(global: &Global, options: &RestoreOptions) -> Result<Running> {
         devices: None,
         subgroup: "",
         owner: None,
+        asked: true,
         saved: None,
         master: None,
     };

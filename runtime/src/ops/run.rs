@@ -3,7 +3,7 @@
 use super::create::make;
 use super::{Global, RunOptions, delete, start};
 use crate::console::{self, Process};
-use crate::error::{Kind, On, Result};
+use crate::error::{On, Result};
 use crate::notify;
 use crate::state::Container;
 use log::debug;
@@ -43,22 +43,11 @@ pub fn run(global: &Global, options: &RunOptions) -> Result<u8> {
     };
     let process = Process { pid: init.pid, pidfd: init.pidfd.as_fd() };
     let status = console::foreground(&signals, &process, master, subreaper, relay);
-    finish(global, &container, options.keep)?;
+    finish(container, options.keep)?;
     status
 }
 
 /// What `delete` does, unless the container is to be kept, or another command has deleted it already.
-fn finish(global: &Global, container: &Container, keep: bool) -> Result<()> {
-    if keep {
-        return Ok(());
-    }
-    let key = |c: &Container| (c.saved.init_process_pid, c.saved.init_process_start);
-    match Container::locked(&global.root, &container.saved.id) {
-        Err(e) if e.kind() == Kind::NotFound => Ok(()),
-        Ok((there, _)) if key(&there) != key(container) => Ok(()),
-        other => {
-            let (container, _lock) = other?;
-            delete::destroy(&container)
-        }
-    }
+fn finish(container: Container, keep: bool) -> Result<()> {
+    if keep || !container.lock_again()? { Ok(()) } else { delete::destroy(&container) }
 }

@@ -79,8 +79,11 @@ fn open_gate(container: &Container, pidfd: &OwnedFd) -> Result<()> {
 
 /// Poststart hooks come after the program was started; one that fails stops the container, as with runc.
 pub(super) fn poststart(container: &Container) -> Result<()> {
-    let config = container.config()?;
     let saved = &container.saved;
+    if !saved.late_hooks {
+        return Ok(());
+    }
+    let config = container.config()?;
     hooks::run(&config.spec, "poststart", &saved.id, &saved.bundle, "running", saved.init_process_pid).inspect_err(
         |_| {
             // The hook's error is what the user must hear.

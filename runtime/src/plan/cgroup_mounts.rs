@@ -4,7 +4,7 @@ use super::mount_options::Options;
 use super::mounts::{bind_step, plain_mount, simple_mount};
 use super::namespaces::Namespaces;
 use super::root::propagation;
-use super::{Input, MountStep, Plan, Step, Tree, c_path, c_string};
+use super::{BindStep, Input, MountStep, Plan, Step, Tree, c_path, c_string};
 use crate::cgroup::{self, Hierarchy};
 use crate::error::Result;
 use oci_spec::runtime::LinuxNamespaceType as Ns;
@@ -26,7 +26,7 @@ impl Plan {
     ) -> Result<()> {
         let own_namespace = ns.new_one(Ns::Cgroup);
         let flags = o.flags & !sys::MS_RDONLY;
-        let read_only = Attr { set: o.attr(true).set, clear: 0, ..Attr::default() };
+        let restricted = Attr { set: o.attr(true).set, clear: 0, ..Attr::default() };
         let only_v2 = input.hierarchies.iter().all(|h| h.v2);
         if !only_v2 {
             self.push(field.to_string(), simple_mount("tmpfs", "tmpfs", target, flags, "mode=755")?);
@@ -63,9 +63,14 @@ impl Plan {
                     Tree::Host(_) => o.propagation.clone(),
                     _ => propagation(outer, &o.propagation),
                 };
-                let read_only =
-                    Attr { set: read_only.set | if borrowed { attr::RDONLY } else { 0 }, ..Attr::default() };
-                let step = bind_step(tree, &place, read_only, Attr::default(), propagation)?;
+                let attr = match (borrowed, only_v2) {
+                    (true, _) => Attr { set: restricted.set | attr::RDONLY, ..Attr::default() },
+                    (false, true) => restricted,
+                    // That of all of them is changed at once.
+                    (false, false) => Attr::default(),
+                };
+                let step = bind_step(tree, &place, attr, Attr::default(), propagation)?;
+                let step = BindStep { directory: !only_v2, ..step };
                 self.push(field.to_string(), Step::Bind(Box::new(step)));
             }
             for alias in aliases(h) {
@@ -73,9 +78,18 @@ impl Plan {
                 self.push(field.to_string(), Step::Symlink(to, at));
             }
         }
-        if !only_v2 && o.flags & sys::MS_RDONLY != 0 {
-            let ro = Attr { set: attr::RDONLY, ..Attr::default() };
-            self.push(field.to_string(), Step::SetAttr(c_string(target, field)?, ro));
+        if !only_v2 && own_namespace {
+            let ro = Attr { set: restricted.set & attr::RDONLY, ..Attr::default() };
+            self.restrict(field, target, ro, false)?;
+        } else if !only_v2 {
+            self.restrict(field, target, restricted, true)?;
+        }
+        Ok(())
+    }
+
+    fn restrict(&mut self, field: &str, target: &str, attr: Attr, below: bool) -> Result<()> {
+        if attr != Attr::default() {
+            self.push(field.to_string(), Step::SetAttr(c_string(target, field)?, attr, below));
         }
         Ok(())
     }

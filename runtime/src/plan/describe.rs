@@ -156,7 +156,7 @@ impl Plan {
             Step::AskDevices => call("socket", "NETLINK_ROUTE".into()),
             Step::AskHooks => call("run", "the hooks".into()),
             Step::Hook(h) => call("run hook", quoted(&h.path)),
-            Step::SetAttr(path, _) => call("mount_setattr of", quoted(path)),
+            Step::SetAttr(path, ..) => call("mount_setattr of", quoted(path)),
             Step::Mask(path) => call("mask", quoted(path)),
             Step::Readonly(path) => call("make read-only", quoted(path)),
             Step::ReadonlyRoot => call("make read-only", "\"/\"".into()),

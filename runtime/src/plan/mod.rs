@@ -69,6 +69,8 @@ pub struct Input<'a> {
     pub host_trees: bool,
     /// The caller may return to its own pid namespace when it has joined another one: that belongs to its user namespace.
     pub comes_back: bool,
+    /// The parent has something to do before the container's own hooks, when the namespaces and mounts are there.
+    pub asks: bool,
 }
 
 /// A file that the parent opens before the clone; steps refer to it by its place in [`Plan::opens`].
@@ -169,6 +171,8 @@ pub struct BindStep {
     pub whole: bool,
     /// A symlink at the end of the source's path is not followed.
     pub nofollow: bool,
+    /// It is known to be a directory, not on procfs.
+    pub directory: bool,
     /// If the source is a symlink, make one like it instead of a mount.
     pub copy_symlink: bool,
     /// What the source is mounted with cannot be taken away: the host's, in a user namespace.
@@ -282,8 +286,8 @@ pub enum Step {
     AskHooks,
     /// Runs a hook.
     Hook(Box<HookStep>),
-    /// Changes attributes of the mount at this path.
-    SetAttr(CString, Attr),
+    /// Changes attributes of the mount at this path, or also of all below it.
+    SetAttr(CString, Attr, bool),
     /// Covers the path, if it is there, with an empty directory or the null device.
     Mask(CString),
     /// Makes the path, if it is there, read-only.
@@ -482,7 +486,9 @@ pub fn plan(spec: &Spec, input: &Input) -> Result<Plan> {
     // What the process will stand in exists before the root may become read-only.
     p.working_directory(process)?;
     // Hooks of the host see the namespaces and the mounts, and may still add to them.
-    p.push("hooks", Step::AskHooks);
+    if input.asks {
+        p.push("hooks", Step::AskHooks);
+    }
     p.hooks(spec, "createContainer", spec.hooks().as_ref().and_then(|h| h.create_container().as_ref()), input, &ns)?;
     // Masks and read-only paths come after the hooks, and are reached by fd below the root, not by a path in it (CVE-2025-31133).
     p.masks(spec, &ns)?;

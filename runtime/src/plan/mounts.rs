@@ -304,6 +304,7 @@ pub(super) fn bind_step(
         tree,
         whole: false,
         nofollow: false,
+        directory: false,
         copy_symlink: false,
         locked: false,
         idmap: None,

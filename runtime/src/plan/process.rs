@@ -98,7 +98,10 @@ impl Plan {
     }
 
     pub(super) fn working_directory(&mut self, process: &Process) -> Result<()> {
-        self.push("process.cwd", Step::Directory(c_path(process.cwd(), "process.cwd")?));
+        let path = c_path(process.cwd(), "process.cwd")?;
+        if path.as_c_str() != c"/" {
+            self.push("process.cwd", Step::Directory(path));
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use super::{Input, Plan, Step, c_path, c_string};
 use crate::error::{Result, invalid};
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Spec};
 use orlop_sys::mount::{self as sys, Attr, attr};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 
 impl Plan {
@@ -31,7 +32,7 @@ impl Plan {
             let ro = m.options().iter().flatten().any(|o| o == "ro");
             if ro && m.typ().as_deref() == Some("tmpfs") && clean(m.destination()) == "/dev" {
                 let attr = Attr { set: attr::RDONLY, ..Attr::default() };
-                self.push(format!("mounts[{i}]"), Step::SetAttr(c"/dev".into(), attr));
+                self.push(format!("mounts[{i}]"), Step::SetAttr(c"/dev".into(), attr, false));
             }
         }
         for (i, path) in linux.readonly_paths().iter().flatten().enumerate() {
@@ -39,10 +40,8 @@ impl Plan {
             let path = absolute(path, &field)?;
             self.push(field, Step::Readonly(path));
         }
-        let masked: Vec<&String> = linux.masked_paths().iter().flatten().collect();
-        for (i, path) in
-            masked.iter().enumerate().filter(|(i, path)| !masked.iter().take(*i).any(|before| before == *path))
-        {
+        let mut masked = BTreeSet::new();
+        for (i, path) in linux.masked_paths().iter().flatten().enumerate().filter(|(_, path)| masked.insert(*path)) {
             let field = format!("linux.maskedPaths[{i}]");
             let path = absolute(path, &field)?;
             self.push(field, Step::Mask(path));

@@ -4,7 +4,7 @@ use crate::{Errno, Result};
 use libc::{c_int, c_long};
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 pub use libc::{
     AT_EMPTY_PATH, O_APPEND, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH,
@@ -22,6 +22,8 @@ pub const BENEATH: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS | l
 
 /// The value of `f_type` of procfs (statfs(2)).
 pub const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+/// The value of `f_type` of tmpfs (statfs(2)).
+pub const TMPFS_MAGIC: i64 = 0x0102_1994;
 /// The value of `f_type` of devpts (statfs(2)).
 pub const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 /// The value of `f_type` of cgroup v2 (statfs(2)).
@@ -44,6 +46,8 @@ pub struct Stat {
     pub dev: u64,
     /// Inode number.
     pub ino: u64,
+    /// Bytes.
+    pub size: i64,
 }
 
 impl Stat {
@@ -141,6 +145,7 @@ fn to_stat(st: &libc::stat) -> Stat {
         nlink: st.st_nlink as u64,
         dev: st.st_dev,
         ino: st.st_ino,
+        size: st.st_size,
     }
 }
 
@@ -254,6 +259,13 @@ pub fn readlinkat<'b>(dir: BorrowedFd, name: &CStr, buf: &'b mut [u8]) -> Result
     let n = unsafe { libc::readlinkat(dir.as_raw_fd(), name.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) };
     let n = Errno::result(n)? as usize;
     Ok(buf.get(..n).unwrap_or_default())
+}
+
+/// readlink(2) of a trusted path, as [`readlinkat`].
+pub fn readlink<'b>(path: &CStr, buf: &'b mut [u8]) -> Result<&'b [u8]> {
+    // SAFETY: path is NUL-terminated and buf is valid for its length.
+    let n = unsafe { libc::readlink(path.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) };
+    Ok(buf.get(..Errno::result(n)? as usize).unwrap_or_default())
 }
 
 /// fchownat(2) of a name in `dir`, not following it when it is a symlink.
@@ -400,6 +412,18 @@ fn close_range(first: u32, last: u32) -> Result<()> {
     // SAFETY: the process uses none of these numbers again, which its callers see to.
     let r = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     Errno::result(r).map(drop)
+}
+
+/// Closes fds, those with numbers in a row by one call.
+pub fn close_all(fds: Vec<OwnedFd>) {
+    let mut numbers: Vec<u32> = fds.into_iter().map(|fd| fd.into_raw_fd() as u32).collect();
+    numbers.sort_unstable();
+    for row in numbers.chunk_by(|a, b| a + 1 == *b) {
+        if let (Some(first), Some(last)) = (row.first(), row.last()) {
+            // It cannot fail on fds that are open.
+            let _ = close_range(*first, *last);
+        }
+    }
 }
 
 /// Closes, in the child of a clone, its copy of an fd that belongs to the parent. Only for a process that ends by execve or
@@ -607,19 +631,26 @@ pub fn read_dir(dir: BorrowedFd, buf: &mut [u8]) -> Result<usize> {
 }
 
 /// The names in what [`read_dir`] filled, `.` and `..` left out.
-pub fn entries(mut data: &[u8]) -> impl Iterator<Item = &CStr> {
+pub fn entries(data: &[u8]) -> impl Iterator<Item = &CStr> {
+    typed_entries(data).map(|(name, _)| name)
+}
+
+/// [`entries`], each with its file type as in [`Stat::mode`], if the file system tells.
+pub fn typed_entries(mut data: &[u8]) -> impl Iterator<Item = (&CStr, Option<u32>)> {
     /// d_ino, d_off, d_reclen, d_type (getdents64(2)).
     const RECLEN_AT: usize = 16;
+    const TYPE_AT: usize = 18;
     const NAME_AT: usize = 19;
     std::iter::from_fn(move || {
         loop {
             let &[low, high] = data.get(RECLEN_AT..RECLEN_AT + 2)? else { return None };
             let length = usize::from(u16::from_ne_bytes([low, high]));
+            let kind = u32::from(*data.get(TYPE_AT)?) << 12;
             let entry = data.get(NAME_AT..length)?;
             data = data.get(length..)?;
             let name = CStr::from_bytes_until_nul(entry).ok()?;
             if !matches!(name.to_bytes(), b"." | b"..") {
-                return Some(name);
+                return Some((name, Some(kind).filter(|kind| *kind != 0)));
             }
         }
     })

@@ -112,6 +112,22 @@ pub fn attach(tree: BorrowedFd, target: BorrowedFd) -> Result<()> {
     Errno::result(r).map(drop)
 }
 
+/// move_mount(2) of a detached tree onto `name` in the directory `dir`; a symlink of that name is not followed, so that it is an error.
+pub fn attach_at(tree: BorrowedFd, dir: BorrowedFd, name: &CStr) -> Result<()> {
+    // SAFETY: the first path is an empty NUL-terminated string, and name is NUL-terminated.
+    let r = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    Errno::result(r).map(drop)
+}
+
 /// mount_setattr(2) (5.12) on the mount that `fd` is the root of, and on all below it when `recursive`.
 pub fn set_attr(fd: BorrowedFd, attr: &Attr, recursive: bool) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };

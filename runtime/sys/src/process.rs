@@ -3,6 +3,7 @@
 use crate::file;
 use crate::{Errno, Result};
 use libc::{c_int, c_ulong};
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -451,13 +452,14 @@ pub fn cwd_is_inside_root() -> Result<bool> {
 #[derive(Debug)]
 pub struct Strings {
     owned: Vec<std::ffi::CString>,
-    pointers: Vec<*const libc::c_char>,
+    /// In cells for [`exec_with`].
+    pointers: Vec<Cell<*const libc::c_char>>,
 }
 
 impl Strings {
     /// Takes the strings; the heap blocks that they own do not move with the vector.
     pub fn new(owned: Vec<std::ffi::CString>) -> Strings {
-        let pointers = owned.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
+        let pointers = owned.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).map(Cell::new).collect();
         Strings { owned, pointers }
     }
 
@@ -470,22 +472,19 @@ impl Strings {
 /// execve(2); returns only when that failed.
 pub fn exec(path: &CStr, args: &Strings, env: &Strings) -> Errno {
     // SAFETY: path is NUL-terminated, both arrays are null-terminated and their strings live as long as they do.
-    unsafe { libc::execve(path.as_ptr(), args.pointers.as_ptr(), env.pointers.as_ptr()) };
+    unsafe { libc::execve(path.as_ptr(), args.pointers.as_ptr().cast(), env.pointers.as_ptr().cast()) };
     Errno::last()
 }
 
-/// [`exec`] with the entry `index` of the environment replaced by `value`; in place, as nothing may be allocated.
+/// [`exec`] with the entry `index` of the environment replaced by `value`; in place, as nothing may be allocated, and a copy on the stack
+/// would be memory that the container is charged for.
 pub fn exec_with(path: &CStr, args: &Strings, env: &Strings, index: usize, value: &CStr) -> Errno {
-    const MOST: usize = 8192;
-    let mut pointers = [std::ptr::null::<libc::c_char>(); MOST];
-    let Some(place) = pointers.get_mut(..env.pointers.len()) else { return exec(path, args, env) };
-    place.copy_from_slice(&env.pointers);
-    if let Some(entry) = place.get_mut(index) {
-        *entry = value.as_ptr();
-    }
-    // SAFETY: as in `exec`; the copied array is null-terminated like its original.
-    unsafe { libc::execve(path.as_ptr(), args.pointers.as_ptr(), pointers.as_ptr()) };
-    Errno::last()
+    // The last place is that of the null pointer.
+    let Some(entry) = env.pointers.get(index).filter(|_| index < env.owned.len()) else { return exec(path, args, env) };
+    let old = entry.replace(value.as_ptr());
+    let errno = exec(path, args, env);
+    entry.set(old);
+    errno
 }
 
 /// prlimit(2): sets a limit of the process `pid` (0: this one).
