@@ -1,7 +1,7 @@
 # `make demo` on a fresh Debian 12 or 13 does everything; `make help` lists the rest.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test conformance results lint check-arm bench bench-shim install uninstall clean
+.PHONY: help setup build demo test conformance results lint check-arm bench bench-build bench-quick bench-shim bless install uninstall clean
 
 PREFIX ?= /usr/local
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
@@ -63,9 +63,22 @@ lint: ## formatting, clippy, shellcheck, the rules of the tree, aarch64
 check-arm: ## does it compile for aarch64?
 	cargo check --workspace --locked --target aarch64-unknown-linux-musl
 
-bench: build ## time it beside runc and crun
+# Built as the runtime is, since it times a part of that in itself.
+BENCH = $(SUDO) env ORLOP=$(ORLOP) RUNC=$(RUNC) CRUN=$(CRUN) $(TARGET_DIR)/$$(integration/setup.sh target)/release/orlop-bench
+bench-build: build
 	@integration/setup.sh bench
-	@ORLOP=$(ORLOP) integration/bench
+	@target=$$(integration/setup.sh target) && \
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p orlop-bench --target $$target
+
+bench: bench-build ## time it beside runc and crun: bench/RESULTS.md (ROUNDS=, RUNC=, CRUN=, ARGS=--check)
+	@$(BENCH) --out bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+bench-quick: bench-build ## the commands alone, in a minute; writes nothing
+	@$(BENCH) --quick $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+bless: build ## write this host's counts of system calls to bench/syscalls.txt
+	@integration/setup.sh test
+	@BLESS=1 ORLOP=$(ORLOP) cargo test -q -p orlop-bench --test budget $(if $(SUDO),--config 'target."cfg(unix)".runner = "$(SUDO)"')
 
 bench-shim: build ## integration/benches/RESULTS.md: the shim beside containerd's Go shim (some minutes)
 	@integration/setup.sh test

@@ -45,9 +45,9 @@ conformance busybox                                   busybox-static
 conformance script                                    bsdutils
 conformance runc                                      runc
 conformance crun                                      crun
-bench       hyperfine                                 hyperfine
+bench       cc                                        gcc
 bench       busybox                                   busybox-static
-bench       jq                                        jq
+bench       strace                                    strace
 bench       runc                                      runc
 bench       crun                                      crun
 '
