@@ -33,6 +33,7 @@ test        docker                                    docker-cli
 test        containerd                                containerd
 test        busybox                                   busybox-static
 test        iptables                                  iptables
+test        /usr/lib/cni/bridge                       containernetworking-plugins
 test        jq                                        jq
 test        script                                    bsdutils
 test        debootstrap                               debootstrap

@@ -96,3 +96,31 @@ pub fn procs(dir: &Path) -> Vec<u32> {
     let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
+
+/// A file in the v2 cgroup of the process, without the newline at its end.
+///
+/// # Panics
+/// When the process is in none, or the file is not there.
+pub fn read_unified(pid: u32, file: &str) -> String {
+    let path = v2_dir(pid).join(file);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
+}
+
+fn v2_dir(pid: u32) -> PathBuf {
+    let file = format!("/proc/{pid}/cgroup");
+    let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let path = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_else(|| panic!("no v2 cgroup: {text}"));
+    let hybrid = Path::new(ROOT).join("unified");
+    let root = if hybrid.is_dir() { hybrid } else { ROOT.into() };
+    root.join(path.trim_start_matches('/'))
+}
+
+/// The limit for huge pages of a size, in v1 or in v2, whichever has the controller.
+pub fn huge_pages(pid: u32, size: &str) -> Option<String> {
+    let v1 = fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(":hugetlb:"));
+    if v1 {
+        return Some(read(pid, "hugetlb", &format!("hugetlb.{size}.limit_in_bytes")));
+    }
+    let text = fs::read_to_string(v2_dir(pid).join(format!("hugetlb.{size}.max"))).ok()?;
+    Some(text.trim().to_owned())
+}

@@ -2,24 +2,25 @@
 
 use crate::docker::{Output, finish, words};
 use crate::private::{Anchor, ended, kill_all_that_name, naming, remove_cgroups, signal};
-use crate::{programs, wait};
+use crate::{cri, programs, wait};
 use rustix::process::Signal;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The name under which containerd finds the shim under test.
 pub const RUNTIME: &str = "io.containerd.orlop.v2";
 
-/// Plugins that need what a test machine has not, or that the tests do not use.
+/// What the tests for `ctr` do not use.
+const CRI: &[&str] = &["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"];
+
+/// Plugins that need what a test machine has not.
 const DISABLED: &[&str] = &[
-    "io.containerd.cri.v1.images",
-    "io.containerd.cri.v1.runtime",
-    "io.containerd.grpc.v1.cri",
     "io.containerd.snapshotter.v1.aufs",
     "io.containerd.snapshotter.v1.btrfs",
     "io.containerd.snapshotter.v1.devmapper",
@@ -56,19 +57,50 @@ pub struct Containerd {
     dir: TempDir,
     path: Mutex<PathBuf>,
     anchor: Anchor,
+    kind: Kind,
     process: Mutex<Option<Child>>,
     baseline: Vec<String>,
 }
 
+/// Who drives a daemon, and what is different for it.
+#[derive(Debug)]
+struct Kind {
+    /// The namespace of its containers.
+    namespace: &'static str,
+    /// The parent of all their cgroups.
+    cgroups: String,
+    /// Writes what the configuration has beside the daemon's own directories, first its format; below a directory, for a version.
+    config: fn(&Path, (u32, u32)) -> String,
+}
+
 impl Containerd {
-    /// Starts the daemon of [`path`] with `shim` on its PATH.
+    /// Starts the daemon of [`path`] for `ctr` with `shim` on its PATH.
     pub fn start(shim: &Path) -> Self {
         // Under the name of the Go shim as well: `ctr` lets no other one be told of another runtime.
         Self::with(&[("containerd-shim-orlop-v2", shim), ("containerd-shim-runc-v2", shim)])
     }
 
-    /// Starts a daemon with these shims, by name, on its PATH.
+    /// Starts a daemon for `ctr` with these shims, by name, on its PATH.
     pub fn with(shims: &[(&str, &Path)]) -> Self {
+        // Every containerd reads this format; so one can be put in place of another.
+        let config = |dir: &Path, version| {
+            format!("version = 2\ndisabled_plugins = {:?}\n{}", [DISABLED, CRI].concat(), block_devices(dir, version))
+        };
+        Self::of(shims, Kind { namespace: "default", cgroups: CGROUPS.to_owned(), config })
+    }
+
+    /// Starts the daemon of [`path`] with the Container Runtime Interface; the runtimes that pods can have are `orlop` and `runc`.
+    pub fn start_cri(shim: &Path) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let cgroups = format!("/orlop-test-cri-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let config = |dir: &Path, version| cri::config::write(dir, version, DISABLED);
+        let daemon = Self::of(&[("containerd-shim-orlop-v2", shim)], Kind { namespace: "k8s.io", cgroups, config });
+        let images = cri::image::archive(daemon.dir.path());
+        daemon.ctr(&format!("-n k8s.io images import {}", images.display())).exits(0);
+        daemon
+    }
+
+    fn of(shims: &[(&str, &Path)], kind: Kind) -> Self {
         let dir = tempfile::Builder::new().prefix("orlop-ctrd-").tempdir().expect("a temporary directory");
         let bin = dir.path().join("bin");
         fs::create_dir(&bin).expect("a directory of ours");
@@ -77,8 +109,8 @@ impl Containerd {
         }
         rootfs(&dir.path().join("rootfs"));
         let anchor = Anchor::new(dir.path());
-        let mut daemon =
-            Self { dir, path: Mutex::new(path()), anchor, process: Mutex::default(), baseline: Vec::new() };
+        let path = Mutex::new(path());
+        let mut daemon = Self { dir, path, anchor, kind, process: Mutex::default(), baseline: Vec::new() };
         fs::write(daemon.file("config.toml"), daemon.config()).expect("a file of ours");
         daemon.resume();
         daemon.baseline = daemon.mounts();
@@ -86,28 +118,27 @@ impl Containerd {
     }
 
     fn config(&self) -> String {
-        let (root, state, socket) = (self.file("root"), self.file("state"), self.file("c.sock"));
+        let (root, state, socket) = (self.file("root"), self.file("state"), self.socket());
+        let more = (self.kind.config)(self.dir.path(), self.version());
+        // What belongs to no table comes first.
         format!(
-            "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = {DISABLED:?}\n\
-             [grpc]\naddress = {socket:?}\n[debug]\nlevel = \"debug\"\n{}",
-            self.block_devices()
+            "root = {root:?}\nstate = {state:?}\n{more}\n[grpc]\naddress = {socket:?}\n[debug]\nlevel = \"debug\"\n"
         )
     }
 
-    /// The configuration of the snapshotter `blockfile`, each of whose snapshots is a file with a file system (1.7 and later).
-    fn block_devices(&self) -> String {
-        const SIZE: u64 = 32 << 20;
-        if self.version() < (1, 7) {
-            return String::new();
-        }
-        let (scratch, root) = (self.file("scratch.ext4"), self.file("blockfile"));
-        let file = File::options().create(true).append(true).open(&scratch).and_then(|file| file.set_len(SIZE));
-        file.expect("a file of ours");
-        programs::run(programs::command("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal"]).arg(&scratch));
-        format!(
-            "[plugins.\"io.containerd.snapshotter.v1.blockfile\"]\nroot_path = {root:?}\nscratch_file = {scratch:?}\n\
-             fs_type = \"ext4\"\nmount_options = []\n"
-        )
+    /// Where the daemon listens.
+    pub fn socket(&self) -> PathBuf {
+        self.file("c.sock")
+    }
+
+    /// A process in the daemon's namespaces.
+    pub fn anchor(&self) -> u32 {
+        self.anchor.pid()
+    }
+
+    /// The parent of the containers' cgroups.
+    pub fn cgroups(&self) -> &str {
+        &self.kind.cgroups
     }
 
     /// The daemon's program.
@@ -158,7 +189,7 @@ impl Containerd {
             if let Ok(Some(status)) = process.try_wait() {
                 panic!("containerd ended with {status}\n{}", self.log());
             }
-            (self.file("c.sock").exists() && self.ctr("version").status == 0).then_some(())
+            (self.socket().exists() && self.ctr("version").status == 0).then_some(())
         });
         *self.process.lock().expect("not poisoned") = Some(process);
     }
@@ -180,7 +211,7 @@ impl Containerd {
     /// The command for a line as one would type it behind `ctr `. `ROOTFS` stands for [`Containerd::rootfs`], and `run` gets the runtime.
     pub fn command(&self, line: &str) -> Command {
         let mut command = self.inside(&self.path().with_file_name("ctr"));
-        command.env("CONTAINERD_ADDRESS", self.file("c.sock"));
+        command.env("CONTAINERD_ADDRESS", self.socket());
         for word in words(line) {
             match word.as_str() {
                 "ROOTFS" => command.arg("--rootfs").arg(self.rootfs()),
@@ -229,14 +260,21 @@ impl Containerd {
         }
     }
 
-    /// All that is there only while a container is: bundles, state of the runtime, shims and their sockets, mounts.
-    fn leftovers(&self) -> Vec<String> {
+    /// All that is there only while a container is: bundles, state of the runtime, shims and their sockets, mounts; what a pod has.
+    pub fn leftovers(&self) -> Vec<String> {
         let private = |path: &str| PathBuf::from(format!("/proc/{}/root{path}", self.anchor.pid()));
+        let namespace = self.kind.namespace;
         let dirs = [
-            ("bundle", self.file("state/io.containerd.runtime.v2.task/default")),
-            ("sandbox", self.file("state/io.containerd.sandbox.controller.v1.shim/default")),
-            ("state", private("/run/containerd/orlop/default")),
+            ("bundle", self.file("state/io.containerd.runtime.v2.task").join(namespace)),
+            ("sandbox", self.file("state/io.containerd.sandbox.controller.v1.shim").join(namespace)),
+            ("state", private("/run/containerd/orlop").join(namespace)),
+            ("state", private("/run/containerd/runc").join(namespace)),
             ("socket", private("/run/containerd/s")),
+            ("network namespace", self.file("state/netns")),
+            ("sandbox", self.file("state/io.containerd.grpc.v1.cri/sandboxes")),
+            ("sandbox", self.file("root/io.containerd.grpc.v1.cri/sandboxes")),
+            ("container", self.file("state/io.containerd.grpc.v1.cri/containers")),
+            ("container", self.file("root/io.containerd.grpc.v1.cri/containers")),
         ];
         let mut found = Vec::new();
         for (kind, dir) in dirs {
@@ -248,6 +286,22 @@ impl Containerd {
         found.extend(new.map(|mount| format!("mount: {mount}")));
         found
     }
+}
+
+/// The configuration of the snapshotter `blockfile`, each of whose snapshots is a file with a file system (1.7 and later).
+fn block_devices(dir: &Path, version: (u32, u32)) -> String {
+    const SIZE: u64 = 32 << 20;
+    if version < (1, 7) {
+        return String::new();
+    }
+    let (scratch, root) = (dir.join("scratch.ext4"), dir.join("blockfile"));
+    let file = File::options().create(true).append(true).open(&scratch).and_then(|file| file.set_len(SIZE));
+    file.expect("a file of ours");
+    programs::run(programs::command("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal"]).arg(&scratch));
+    format!(
+        "[plugins.\"io.containerd.snapshotter.v1.blockfile\"]\nroot_path = {root:?}\nscratch_file = {scratch:?}\n\
+         fs_type = \"ext4\"\nmount_options = []\n"
+    )
 }
 
 /// A root file system with busybox.
@@ -271,7 +325,7 @@ impl Drop for Containerd {
             let _ = process.wait();
         }
         kill_all_that_name(self.dir.path());
-        remove_cgroups(CGROUPS);
+        remove_cgroups(&self.kind.cgroups);
         self.anchor.end();
     }
 }

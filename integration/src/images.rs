@@ -23,8 +23,8 @@ pub const GREETING_TEXT: &str = "Hello from the lowest deck!";
 pub type Loaded = BTreeSet<&'static str>;
 
 const SUITE: &str = "bookworm";
-const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\ntester:x:1000:1000::/home/tester:/bin/sh\n";
-const GROUP: &str = "root:x:0:\naudio:x:29:tester\ntester:x:1000:\n";
+pub(crate) const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\ntester:x:1000:1000::/home/tester:/bin/sh\n";
+pub(crate) const GROUP: &str = "root:x:0:\naudio:x:29:tester\ntester:x:1000:\n";
 
 type Builder = fn(&Path) -> PathBuf;
 

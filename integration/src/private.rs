@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::time::Duration;
 
-/// Directories outside of an engine's own roots that dockerd and containerd write to: each is a tmpfs of its own.
-const PRIVATE: &[&str] = &["/etc/docker", "/run/containerd", "/run/docker"];
+/// Directories outside of an engine's own roots that dockerd, containerd and CNI plugins write to: each is a tmpfs of its own.
+const PRIVATE: &[&str] = &["/etc/docker", "/run/containerd", "/run/docker", "/var/lib/cni"];
 
 /// Holds the namespaces open: a process that reads its standard input and ends when this process does.
 #[derive(Debug)]

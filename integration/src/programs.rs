@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 /// Every outside program the tests start: name, where Debian puts it, package.
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("busybox", "/usr/bin/busybox", "busybox-static"),
+    ("bridge", "/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("cc", "/usr/bin/cc", "build-essential"),
     ("containerd", "/usr/bin/containerd", "containerd"),
     ("containerd-shim-runc-v2", "/usr/bin/containerd-shim-runc-v2", "containerd"),
