@@ -308,6 +308,11 @@ impl Container {
         if !exec_id.is_empty() || (!all && signal != orlop_sys::process::SIGKILL) {
             return process.signal(signal);
         }
+        // The answer comes before the end that it brings about: once containerd knows of that, it deletes the container and has the daemon go.
+        let running = self.running.clone().try_read_owned().ok();
+        if running.is_none() && self.runtime().is_none() {
+            return Err(Failure::new(Code::NOT_FOUND, "process already finished"));
+        }
         let run = |_: &Tools| match self.runtime() {
             None => Ok(ops::kill::kill(&self.global(), &self.id, &signal.to_string(), all).map(|()| Vec::new())?),
             Some(runtime) => {
@@ -316,7 +321,9 @@ impl Container {
                 runtime.run(&words(&[&["kill"], all, &[&self.id, &number]].concat()), true)
             }
         };
-        match worker::run(&self.shim.reaper, Job { stdio: None }, run).await {
+        let done = worker::run(&self.shim.reaper, Job { stdio: None }, run).await;
+        drop(running);
+        match done {
             Err(e) if e.message.contains("container not running") || e.message.contains("no such process") => {
                 Err(Failure::new(Code::NOT_FOUND, "process already finished"))
             }
