@@ -25,7 +25,7 @@ build: ## build out/orlop and out/containerd-shim-orlop-v2, two static binaries
 	target=$$(integration/setup.sh target) && \
 	for bin in orlop $(SHIM); do \
 		package=$${bin%-v2} && \
-		RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p $$package --bin $$bin --target $$target && \
+		RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-T,$(CURDIR)/runtime/cold.ld" cargo build --release --locked -p $$package --bin $$bin --target $$target && \
 		install -D -m 0755 $(TARGET_DIR)/$$target/release/$$bin out/.$$bin && mv out/.$$bin out/$$bin || exit; \
 	done
 	@ls -l out/orlop out/$(SHIM)

@@ -270,8 +270,8 @@ fn log_options(flags: &ArgMatches) -> Result<log::Options> {
 /// An empty or relative `--root` can come to be `/`, where a `delete` would be a disaster.
 fn root(flags: &ArgMatches) -> Result<PathBuf> {
     let Some(given) = flags.get_one::<OsString>("root") else { return default_root() };
-    let here = std::env::current_dir().on("getcwd", "")?;
-    let root = cleaned(&here.join(given));
+    let given = if given.is_empty() { OsStr::new(".") } else { given };
+    let root = cleaned(&std::path::absolute(given).on("getcwd", "")?);
     if root == Path::new("/") {
         return Err(Error::new(Kind::Invalid, "Option --root argument should not be set to /"));
     }
@@ -323,8 +323,7 @@ fn go_bool(value: &str) -> std::result::Result<bool, &'static str> {
 
 /// The bundle directory, absolute: the verbs do not change their working directory.
 fn bundle(flags: &ArgMatches) -> Result<PathBuf> {
-    let here = std::env::current_dir().on("getcwd", "")?;
-    Ok(file(flags, "bundle")?.map_or(here.clone(), |bundle| here.join(bundle)))
+    file(flags, "bundle")?.map_or_else(|| std::env::current_dir().on("getcwd", ""), Ok)
 }
 
 /// A path, absolute; empty is as good as not given.

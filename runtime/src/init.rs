@@ -522,13 +522,15 @@ fn find_program(plan: &Plan) -> Result<usize, Fault> {
 /// is read in pieces, up to a bound (CVE-2026-47262), and only when it is a regular one.
 fn home_of(uid: u32, buf: &mut [u8; HOME_MAX]) -> Result<(), Errno> {
     const MOST: usize = 1 << 20;
+    /// A line may be as long; the container is charged for it.
+    const CHUNK: usize = file::PATH_MAX;
     put_home(buf, b"/");
     let flags = file::O_RDONLY | file::O_NONBLOCK | file::O_NOCTTY;
     let Ok(passwd) = file::open(c"/etc/passwd", flags, 0) else { return Ok(()) };
     if !file::fstat(passwd.as_fd())?.is_file() {
         return Ok(());
     }
-    let mut chunk = [0u8; 2 * file::PATH_MAX];
+    let mut chunk = [0u8; CHUNK];
     let (mut held, mut total) = (0, 0);
     while total < MOST {
         let n = file::read(passwd.as_fd(), chunk.get_mut(held..).unwrap_or_default())?;

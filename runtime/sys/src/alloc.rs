@@ -12,9 +12,9 @@ const GRAIN: usize = 16;
 /// Up to here there is a list for each multiple of [`GRAIN`]; above there are four for each doubling.
 const FINE: usize = 128;
 /// Blocks above this are the kernel's own mappings. No more than that much of a piece is ever left over.
-const LARGE: usize = 32 << 10;
+const LARGE: usize = 16 << 10;
 /// How much is asked of the kernel at once.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 32 << 10;
 /// The first piece needs no call, and is enough for a process that only seals itself.
 const FIRST: usize = 4 << 10;
 /// Eight fine lists, and four for each doubling from [`FINE`] to [`LARGE`].

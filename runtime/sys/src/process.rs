@@ -441,11 +441,13 @@ pub fn chroot(path: &CStr) -> Result<()> {
 /// Whether the working directory lies below the root: the kernel's getcwd(2) gives `(unreachable)` for one that does
 /// not (CVE-2024-21626). The raw call, because libc's own hides that answer.
 pub fn cwd_is_inside_root() -> Result<bool> {
-    let mut buf = [0u8; file::PATH_MAX];
+    // Not initialised: what is not written to costs the container no memory.
+    let mut buf = MaybeUninit::<[u8; file::PATH_MAX]>::uninit();
     // SAFETY: buf is valid for its length.
-    let n = unsafe { libc::syscall(libc::SYS_getcwd, buf.as_mut_ptr(), buf.len()) };
+    let n = unsafe { libc::syscall(libc::SYS_getcwd, buf.as_mut_ptr(), file::PATH_MAX) };
     Errno::result(n)?;
-    Ok(buf[0] == b'/')
+    // SAFETY: the call succeeded, so the kernel wrote a string of at least one byte.
+    Ok(unsafe { buf.as_ptr().cast::<u8>().read() } == b'/')
 }
 
 /// A null-terminated array of C strings, for execve(2): made before the clone, so that the child need not allocate.
