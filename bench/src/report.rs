@@ -21,8 +21,8 @@ pub fn page(results: &Results, verdicts: &[Verdict]) -> String {
         "Load (1, 5, 15 minutes) before: {}, after: {}. {} rounds in {:.0} s.\n\n",
         results.load[0], results.load[1], results.rounds, results.seconds
     ));
-    for (name, path, version) in &results.versions {
-        out.push_str(&format!("- {name}: {version} (`{path}`)\n"));
+    for (name, _, version) in &results.versions {
+        out.push_str(&format!("- {name}: {version}\n"));
     }
     out.push_str(&bars(verdicts));
     out.push_str(&commands(results));
@@ -32,7 +32,10 @@ pub fn page(results: &Results, verdicts: &[Verdict]) -> String {
     if !results.failures.is_empty() {
         out.push_str(&format!("\n## Failures\n\n{} calls failed; the first ones:\n\n", results.failures.len()));
         for failure in results.failures.iter().take(10) {
-            out.push_str(&format!("- `{}`\n", failure.replace('\n', " ")));
+            // Where a machine has its runtimes is of no interest to another.
+            let short = |text: String, (name, path, _): &(String, String, String)| text.replace(path, name);
+            let failure = results.versions.iter().fold(failure.replace('\n', " "), short);
+            out.push_str(&format!("- `{failure}`\n"));
         }
     }
     out
