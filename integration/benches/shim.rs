@@ -62,7 +62,9 @@ fn head(candidates: &[Candidate]) {
     );
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let processors = thread::available_parallelism().map_or(0, usize::from);
-    say(format!("Kernel {}, {processors} processors.", kernel.trim()));
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    say(format!("Kernel {}, {processors} processors, load average {load} before the run.", kernel.trim()));
     for candidate in &candidates[..2] {
         let bytes = fs::metadata(&candidate.shim).map_or(0, |m| m.len());
         let version = candidate.shim.with_file_name("runc");

@@ -5,7 +5,8 @@
 use crate::private::{remove_cgroups, signal};
 use containerd_shim_protos::api::{
     CreateTaskRequest, CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, ForwardRequest,
-    KillRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse, WaitRequest, WaitResponse,
+    KillRequest, PidsRequest, PidsResponse, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse,
+    WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::events::task::{TaskExecStarted, TaskExit, TaskOOM, TaskStart};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -16,6 +17,8 @@ use containerd_shim_protos::ttrpc::{self, Client, Code, Server, TtrpcContext};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -329,13 +332,38 @@ impl Shim {
 
     /// Makes the container of the bundle.
     pub fn create(&self, bundle: &Bundle, io: &Stdio3) -> ttrpc::Result<u32> {
+        self.call::<_, CreateTaskResponse>("Create", &self.create_request(bundle, io)).map(|answer| answer.pid)
+    }
+
+    fn create_request(&self, bundle: &Bundle, io: &Stdio3) -> CreateTaskRequest {
         let mut r = CreateTaskRequest::new();
         (r.id, r.bundle) = (bundle.id.clone(), bundle.dir.display().to_string());
         (r.stdin, r.stdout, r.stderr) = (io.stdin.clone(), io.stdout.clone(), io.stderr.clone());
         r.terminal = io.terminal;
         r.rootfs = bundle.rootfs.clone();
         r.options = MessageField::some(bundle.any());
-        self.call::<_, CreateTaskResponse>("Create", &r).map(|answer| answer.pid)
+        r
+    }
+
+    /// Asks for the container, and closes the connection before the answer is there.
+    pub fn create_and_leave(&self, bundle: &Bundle, after: Duration) {
+        let mut raw = ttrpc::Request::new();
+        (raw.service, raw.method) = (self.service.to_owned(), "Create".to_owned());
+        raw.payload = self.create_request(bundle, &Stdio3::default()).write_to_bytes().expect("a small message");
+        let raw = raw.write_to_bytes().expect("a small message");
+        // ttrpc's header: length, stream, type of a request, no flags.
+        let length = u32::try_from(raw.len()).expect("a small message");
+        let frame = [&length.to_be_bytes()[..], &1u32.to_be_bytes(), &[1, 0], &raw].concat();
+        let mut stream = UnixStream::connect(self.address.trim_start_matches("unix://")).expect("the shim");
+        stream.write_all(&frame).expect("the shim");
+        std::thread::sleep(after);
+    }
+
+    /// The pids of all its processes.
+    pub fn pids(&self, id: &str) -> ttrpc::Result<Vec<u32>> {
+        let r = PidsRequest { id: id.to_owned(), ..Default::default() };
+        let answer: PidsResponse = self.call("Pids", &r)?;
+        Ok(answer.processes.into_iter().map(|process| process.pid).collect())
     }
 
     /// Lets the init go, or with an `exec_id` an added process.

@@ -39,6 +39,7 @@ const TESTS: &[(&str, Body)] = tests![
     a_worker_is_killed_in_create,
     a_worker_is_killed_in_exec,
     the_shim_is_killed_in_create,
+    the_client_goes_away_in_create,
     delete_without_a_shim,
     an_exec_races_with_the_end_of_the_init,
     a_slow_create_holds_nobody_up,
@@ -347,6 +348,27 @@ fn the_shim_is_killed_in_create(host: &Host) {
     let took = (0..5).map(|_| one(None)).min().expect("five");
     for after in moments(60, took) {
         one(Some(after));
+    }
+}
+
+/// The create is done all the same, so that a containerd that comes back finds it: it asks for the pids first.
+fn the_client_goes_away_in_create(host: &Host) {
+    for after in (0..20).map(|n| Duration::from_micros(n * 400)) {
+        let bundle = mounted(host, host.bundle(&id(), &["sleep", "1000"]));
+        let shim = host.start(&bundle);
+        shim.create_and_leave(&bundle, after);
+        let again = host.start(&bundle);
+        assert_eq!(again.pid, shim.pid);
+        match again.pids(&bundle.id) {
+            Ok(pids) => {
+                assert_eq!(pids.len(), 1, "gone after {after:?}");
+                assert_eq!(again.delete(&bundle.id, "").expect("delete"), 137);
+            }
+            // The request did not get there.
+            Err(e) => assert_eq!(code(&e), Some(Code::NOT_FOUND), "{e}"),
+        }
+        again.shutdown();
+        gone(host, &format!("the client went after {after:?}"));
     }
 }
 

@@ -11,6 +11,7 @@ mod bootstrap;
 mod checkpoint;
 mod container;
 mod events;
+mod handlers;
 mod io;
 mod metrics;
 mod mounts;

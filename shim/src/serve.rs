@@ -2,6 +2,7 @@
 
 use crate::container::{Held, Shim};
 use crate::events::Events;
+use crate::handlers::to_the_end;
 use crate::ready::Ready;
 use crate::reaper::Reaper;
 use crate::sandbox;
@@ -47,12 +48,13 @@ async fn run(listener: UnixListener, signals: Signals, namespace: String, addres
     let mut over = service.over();
     let mut server = Server::new().add_listener(listener.into());
     for version in VERSIONS {
-        let methods = create_task(Arc::new(service.clone())).into_values();
+        let methods = create_task(Arc::new(service.clone())).into_values().map(to_the_end);
         server = server.register_service(methods.map(|methods| (version.to_string(), methods)).collect());
     }
     let tasks = service.clone();
     let sandbox = sandbox::Service::new(shim, Arc::new(move || tasks.end_if_unused()));
-    server = server.register_service(create_sandbox(Arc::new(sandbox)));
+    let sandbox = create_sandbox(Arc::new(sandbox)).into_iter();
+    server = server.register_service(sandbox.map(|(name, methods)| (name, to_the_end(methods))).collect());
     server.start().await.map_err(|e| format!("server: {e}"))?;
     loop {
         tokio::select! {

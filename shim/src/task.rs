@@ -26,7 +26,7 @@ use containerd_shim_protos::ttrpc::{self, Code, asynchronous::TtrpcContext};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 type Answer<T> = ttrpc::Result<T>;
 
@@ -36,13 +36,15 @@ pub struct Service {
     shim: Arc<Shim>,
     /// `None`: a container of this id is being made.
     containers: Arc<Mutex<HashMap<String, Option<Arc<Container>>>>>,
+    /// A container has been made, or could not be.
+    made: Arc<Notify>,
     over: Arc<watch::Sender<bool>>,
 }
 
 impl Service {
     /// A service without containers.
     pub fn new(shim: Arc<Shim>) -> Service {
-        Service { shim, containers: Arc::default(), over: Arc::new(watch::Sender::new(false)) }
+        Service { shim, containers: Arc::default(), made: Arc::default(), over: Arc::new(watch::Sender::new(false)) }
     }
 
     /// Becomes true when containerd has shut this daemon down.
@@ -83,7 +85,21 @@ impl Service {
             Ok(container) => self.containers().insert(id.to_string(), Some(container.clone())),
             Err(_) => self.containers().remove(id).flatten().map(Some),
         };
+        self.made.notify_waiters();
         made
+    }
+}
+
+impl Service {
+    /// Waits until the container of this id is not just being made.
+    async fn settled(&self, id: &str) {
+        loop {
+            let made = self.made.notified();
+            if !matches!(self.containers().get(id), Some(None)) {
+                return;
+            }
+            made.await;
+        }
     }
 }
 
@@ -222,6 +238,8 @@ impl Task for Service {
     }
 
     async fn pids(&self, _: &TtrpcContext, r: PidsRequest) -> Answer<PidsResponse> {
+        // By this, a containerd that has restarted learns whether there is a container, or the daemon is to be ended.
+        self.settled(&r.id).await;
         let container = self.container(&r.id)?;
         let mut answer = PidsResponse::new();
         for pid in container.pids().await? {

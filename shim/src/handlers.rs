@@ -1,0 +1,33 @@
+//! Requests outlive their client. ttrpc drops a handler where it stands when the connection closes, and so would a containerd that is
+//! killed leave a container half made, or made and unknown; here a request that was begun is done.
+
+use async_trait::async_trait;
+use containerd_shim_protos::ttrpc::asynchronous::{MethodHandler, Service, TtrpcContext};
+use containerd_shim_protos::ttrpc::{self, Code, Request, Response};
+use std::sync::Arc;
+
+/// Methods that may take for ever and change nothing, and those that are done in one step: their answer is to go out before the end.
+const AS_THEY_ARE: [&str; 4] = ["Wait", "WaitSandbox", "Shutdown", "ShutdownSandbox"];
+
+type Handler = Box<dyn MethodHandler + Send + Sync>;
+
+struct ToTheEnd(Arc<Handler>);
+
+#[async_trait]
+impl MethodHandler for ToTheEnd {
+    async fn handler(&self, ctx: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
+        let handler = self.0.clone();
+        let done = tokio::spawn(async move { handler.handler(ctx, request).await });
+        done.await.unwrap_or_else(|e| Err(ttrpc::Error::RpcStatus(ttrpc::get_status(Code::INTERNAL, e.to_string()))))
+    }
+}
+
+/// The service, each request of which is done once it is begun.
+pub fn to_the_end(service: Service) -> Service {
+    let wrap = |(name, handler): (String, Handler)| {
+        let handler =
+            if AS_THEY_ARE.contains(&name.as_str()) { handler } else { Box::new(ToTheEnd(Arc::new(handler))) };
+        (name, handler)
+    };
+    Service { methods: service.methods.into_iter().map(wrap).collect(), streams: service.streams }
+}
