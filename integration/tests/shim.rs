@@ -183,8 +183,8 @@ fn two_thousand_execs_that_end_at_once(host: &Host) {
     shim.remove(&bundle.id);
 }
 
-/// How long a call takes, and twice as long, in so many steps: moments at which something is killed.
-fn moments(steps: u32, typical: Duration) -> impl Iterator<Item = Duration> {
+/// Moments at which something is killed: as long as a call takes, and half as long again, in so many steps.
+fn moments(steps: u32, typical: Duration) -> impl Iterator<Item = Duration> + Clone {
     (0..steps).map(move |n| typical * n * 3 / (steps * 2))
 }
 
@@ -238,8 +238,12 @@ fn a_worker_is_killed_in_create(host: &Host) {
         make().expect("create");
         remove();
     });
-    let (mut lost, mut made) = (0, 0);
-    for after in moments(200, took) {
+    let mut lost = 0;
+    // On a busy machine many kills come too late: then there are more rounds.
+    for (n, after) in (0..2000).zip(moments(200, took).cycle()) {
+        if n >= 200 && lost >= 20 {
+            break;
+        }
         let not = children(shim.pid);
         let result = thread::scope(|scope| {
             let killer = scope.spawn(|| kill_a_worker(shim.pid, &not, after));
@@ -248,11 +252,8 @@ fn a_worker_is_killed_in_create(host: &Host) {
             result
         });
         match result {
-            Ok(_) => {
-                made += 1;
-                // The init may be what was hit: then it is a container that has ended.
-                remove();
-            }
+            // The init may be what was hit: then it is a container that has ended.
+            Ok(_) => remove(),
             Err(e) => {
                 lost += 1;
                 assert!(e.to_string().contains("OCI runtime create failed"), "{e}");
@@ -264,7 +265,7 @@ fn a_worker_is_killed_in_create(host: &Host) {
             thread::sleep(Duration::from_millis(2));
         }
     }
-    assert!(lost >= 20, "the kills came too late: {lost} of {}", lost + made);
+    assert!(lost >= 20, "the kills came too late: {lost}");
     make().expect("the id is free");
     shim.start(&bundle.id, "").expect("start");
     shim.remove(&bundle.id);
@@ -286,7 +287,7 @@ fn a_worker_is_killed_in_exec(host: &Host) {
         shim.wait(&bundle.id, exec).expect("wait");
         shim.delete(&bundle.id, exec).expect("delete");
     };
-    let mut n = 1000;
+    let mut n = 10_000;
     let took = typical(|| {
         n += 1;
         let (started, exec) = exec(n);
@@ -294,7 +295,10 @@ fn a_worker_is_killed_in_exec(host: &Host) {
         end(&exec);
     });
     let mut lost = 0;
-    for (n, after) in (0..).zip(moments(100, took)) {
+    for (n, after) in (0..2000).zip(moments(100, took).cycle()) {
+        if n >= 100 && lost >= 10 {
+            break;
+        }
         let exec = thread::scope(|scope| {
             let killer = scope.spawn(|| kill_a_worker(shim.pid, &init, after));
             let (started, exec) = exec(n);
