@@ -130,6 +130,13 @@ pub fn start(args: &Args) -> Result<Vec<u8>, String> {
     let socket = caller.sockets.join(socket_name(&[&caller.address, &args.namespace, &group]));
     let address = format!("unix://{}", socket.display());
     if let Some(listener) = listen(&socket)? {
+        // containerd's sched_core: the daemon and all of its containers share the threads of a core with nobody else.
+        if std::env::var_os("SCHED_CORE").is_some_and(|on| !on.is_empty()) {
+            process::own_cores().map_err(|e| {
+                let _ = std::fs::remove_file(&socket);
+                format!("sched_core: prctl(PR_SCHED_CORE): {}", e.desc())
+            })?;
+        }
         let child = process::fork(|| daemon(listener, &socket, args, &caller)).map_err(|e| format!("fork: {e}"));
         let child = child.inspect_err(|_| {
             let _ = std::fs::remove_file(&socket);
