@@ -27,6 +27,9 @@ const DISABLED: &[&str] = &[
     "io.containerd.snapshotter.v1.zfs",
 ];
 
+/// What the snapshotter `blockfile` needs; not every machine has it.
+pub const MKFS: &str = "/usr/sbin/mkfs.ext4";
+
 /// The daemon that the variable `CONTAINERD` names, else Debian's. Its `ctr` is beside it.
 ///
 /// # Panics
@@ -86,13 +89,12 @@ impl Containerd {
         let config = |dir: &Path, version| {
             format!("version = 2\ndisabled_plugins = {:?}\n{}", [DISABLED, CRI].concat(), block_devices(dir, version))
         };
-        Self::of(shims, Kind { namespace: "default", cgroups: CGROUPS.to_owned(), config })
+        Self::of(shims, Kind { namespace: "default", cgroups: numbered(CGROUPS), config })
     }
 
     /// Starts the daemon of [`path`] with the Container Runtime Interface; the runtimes that pods can have are `orlop` and `runc`.
     pub fn start_cri(shim: &Path) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let cgroups = format!("/orlop-test-cri-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let cgroups = numbered("/orlop-test-cri");
         let config = |dir: &Path, version| cri::config::write(dir, version, DISABLED);
         let daemon = Self::of(&[("containerd-shim-orlop-v2", shim)], Kind { namespace: "k8s.io", cgroups, config });
         let images = cri::image::archive(daemon.dir.path());
@@ -208,7 +210,8 @@ impl Containerd {
         command
     }
 
-    /// The command for a line as one would type it behind `ctr `. `ROOTFS` stands for [`Containerd::rootfs`], and `run` gets the runtime.
+    /// The command for a line as one would type it behind `ctr `. `ROOTFS` stands for [`Containerd::rootfs`], [`CGROUPS`] at the start of a word for
+    /// the cgroup of this daemon, and `run` gets the runtime.
     pub fn command(&self, line: &str) -> Command {
         let mut command = self.inside(&self.path().with_file_name("ctr"));
         command.env("CONTAINERD_ADDRESS", self.socket());
@@ -216,7 +219,10 @@ impl Containerd {
             match word.as_str() {
                 "ROOTFS" => command.arg("--rootfs").arg(self.rootfs()),
                 "run" => command.args(["run", "--runtime", RUNTIME]),
-                _ => command.arg(word),
+                _ => match word.strip_prefix(CGROUPS) {
+                    Some(rest) => command.arg(format!("{}{rest}", self.cgroups())),
+                    None => command.arg(word),
+                },
             };
         }
         command
@@ -291,17 +297,23 @@ impl Containerd {
 /// The configuration of the snapshotter `blockfile`, each of whose snapshots is a file with a file system (1.7 and later).
 fn block_devices(dir: &Path, version: (u32, u32)) -> String {
     const SIZE: u64 = 32 << 20;
-    if version < (1, 7) {
+    if version < (1, 7) || !Path::new(MKFS).exists() {
         return String::new();
     }
     let (scratch, root) = (dir.join("scratch.ext4"), dir.join("blockfile"));
     let file = File::options().create(true).append(true).open(&scratch).and_then(|file| file.set_len(SIZE));
     file.expect("a file of ours");
-    programs::run(programs::command("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal"]).arg(&scratch));
+    programs::run(Command::new(MKFS).args(["-q", "-F", "-O", "^has_journal"]).arg(&scratch));
     format!(
         "[plugins.\"io.containerd.snapshotter.v1.blockfile\"]\nroot_path = {root:?}\nscratch_file = {scratch:?}\n\
          fs_type = \"ext4\"\nmount_options = []\n"
     )
+}
+
+/// A cgroup of one daemon alone: others run beside it, and its end removes all that is in there.
+fn numbered(parent: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{parent}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A root file system with busybox.
@@ -330,5 +342,5 @@ impl Drop for Containerd {
     }
 }
 
-/// Where the containers' cgroups are; the tests give it with `--cgroup`.
+/// Stands in a line for the cgroup of the daemon's containers, as in `--cgroup CGROUPS/ID`.
 pub const CGROUPS: &str = "/orlop-test-ctrd";

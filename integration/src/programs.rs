@@ -16,7 +16,6 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("docker-init", "/usr/bin/docker-init", "docker.io"),
     ("dockerd", "/usr/sbin/dockerd", "docker.io"),
     ("iptables", "/usr/sbin/iptables", "iptables"),
-    ("mkfs.ext4", "/usr/sbin/mkfs.ext4", "e2fsprogs"),
     ("nsenter", "/usr/bin/nsenter", "util-linux"),
     ("runc", "/usr/sbin/runc", "runc"),
     ("setpriv", "/usr/bin/setpriv", "util-linux"),

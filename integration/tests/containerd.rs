@@ -36,6 +36,8 @@ macro_rules! tests {
 enum Need {
     /// This version of containerd, and of its `ctr`.
     Since(u32, u32),
+    /// containerd 1.7, and a program that makes file systems.
+    BlockDevices,
     /// A CRIU that works on this kernel.
     Criu,
     /// Newer daemons: [`NEWER`].
@@ -51,7 +53,7 @@ const NEWER: &str = "CONTAINERD_NEWER";
 const NEEDS: &[(&str, Need)] = &[
     ("a_checkpoint_in_a_directory", Need::Criu),
     ("a_checkpoint_is_restored", Need::Criu),
-    ("a_file_as_a_block_device", Need::Since(1, 7)),
+    ("a_file_as_a_block_device", Need::BlockDevices),
     ("a_sandbox_and_its_end", Need::Since(2, 2)),
     ("containerd_is_upgraded", Need::Newer),
     ("containers_of_a_sandbox", Need::Since(2, 3)),
@@ -65,6 +67,7 @@ impl Need {
         static CRIU: LazyLock<bool> = LazyLock::new(checkpoint::works);
         match self {
             Need::Since(major, minor) => *VERSION >= (*major, *minor),
+            Need::BlockDevices => *VERSION >= (1, 7) && Path::new(containerd::MKFS).exists(),
             Need::Criu => *CRIU,
             Need::Newer => std::env::var_os(NEWER).is_some(),
             Need::Systemd => Path::new("/run/systemd/private").exists(),

@@ -64,7 +64,7 @@ const UPDATES: &[Limit] = &[
         ("memory.swap.max", "0"),
     ),
     limit("--memory-reservation 16m", ("memory", "memory.soft_limit_in_bytes", "16777216"), ("memory.low", "16777216")),
-    limit("--cpus 1.25", ("cpu", "cpu.cfs_quota_us", "125000"), ("cpu.max", "125000 100000")),
+    limit("--cpus 0.75", ("cpu", "cpu.cfs_quota_us", "75000"), ("cpu.max", "75000 100000")),
     // The least and the most are the same in both scales.
     limit("--cpu-shares 2", ("cpu", "cpu.shares", "2"), ("cpu.weight", "1")),
     limit("--cpuset-cpus 0", ("cpuset", "cpuset.cpus", "0"), ("cpuset.cpus", "0")),
