@@ -205,7 +205,9 @@ impl Containerd {
 
     fn inside(&self, program: &Path) -> Command {
         let mut command = programs::command("nsenter");
-        command.arg(format!("--target={}", self.anchor.pid())).args(["--mount", "--net", "--"]);
+        // containerd 1.6 looks for shims in its working directory before all others.
+        let bin = format!("--wd={}", self.file("bin").display());
+        command.arg(format!("--target={}", self.anchor.pid())).args(["--mount", "--net", &bin, "--"]);
         command.arg(program);
         command
     }

@@ -97,6 +97,7 @@ const TESTS: &[(&str, Body)] = tests![
     a_logging_program_that_fails,
     one_shim_for_a_group,
     another_runtime,
+    options_of_a_file,
     one_thread_and_little_memory,
     a_created_container_is_deleted,
     the_shim_is_killed,
@@ -516,6 +517,18 @@ fn another_runtime(daemon: &Containerd) {
     pty.send("tty; exit 5\n");
     pty.expect("/dev/pts/0");
     assert_eq!(pty.wait(), 5);
+}
+
+/// As CRI gives them to a runtime of any name: a table in TOML, or the file that has it.
+fn options_of_a_file(daemon: &Containerd) {
+    let (file, root) = (daemon.file("options.toml"), daemon.file("other-root"));
+    let flags = format!("--runtime-config-path {}", file.display());
+    fs::write(&file, format!("Root = {:?}\nSystemdCgroup = false\n", root.display())).expect("a file of ours");
+    let container = Running::new(daemon, &flags, "/bin/sleep 1000");
+    assert!(root.join("default").join(&container.id).is_dir(), "state of the container in the root of its options");
+    fs::write(&file, "SystemdCgroups = true\n").expect("a file of ours");
+    let said = run(daemon, &flags, "/bin/true").exits(1).error();
+    assert!(said.contains("options.toml, line 1: unknown field `SystemdCgroups`"), "{said}");
 }
 
 fn one_thread_and_little_memory(daemon: &Containerd) {

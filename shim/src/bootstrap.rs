@@ -81,7 +81,7 @@ impl Caller {
         let env = |name: &str| std::env::var(name).unwrap_or_default();
         if let Some(params) = parsed::<BootstrapParams>(&input).filter(ours) {
             let options = params.extensions.iter().filter_map(|extension| extension.value.as_ref());
-            let options = options.into_iter().find(|any| any.type_url.ends_with("runc.v1.Options"));
+            let options = options.into_iter().find(|any| Options::are(any));
             return Ok(Caller {
                 messages: true,
                 json: None,

@@ -1,6 +1,6 @@
 //! Options of `io.containerd.runc.v2`, as containerd and Docker give them, kept in the bundle for `delete`.
 
-use containerd_shim_protos::protobuf::{Message, well_known_types::any::Any};
+use containerd_shim_protos::protobuf::{self, CodedInputStream, Message, well_known_types::any::Any};
 use orlop::cgroup::Driver;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -41,18 +41,73 @@ pub struct Options {
     pub criu_work_path: String,
 }
 
+/// `config_path` and `config_body` of the message.
+fn generic(message: &[u8]) -> protobuf::Result<(String, String)> {
+    let (mut path, mut body) = (String::new(), String::new());
+    let mut input = CodedInputStream::from_bytes(message);
+    while let Some(tag) = input.read_raw_tag_or_eof()? {
+        // The number of a field, and 2: bytes with a length.
+        match (tag >> 3, tag & 7) {
+            (2, 2) => path = input.read_string()?,
+            (3, 2) => body = input.read_string()?,
+            (_, 2) => drop(input.read_bytes()?),
+            (_, kind) => return Err(std::io::Error::other(format!("wire type {kind}")).into()),
+        }
+    }
+    Ok((path, body))
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
 const FILE: &str = "options.json";
 
+/// Options of a runtime that containerd does not know, in its own words: a file of the host or its text (containerd's
+/// api/types/runtimeoptions/v1/api.proto). CRI and `ctr --runtime-config-path` give them so.
+const GENERIC: &str = "runtimeoptions.v1.Options";
+/// Options of runc's shim: Docker gives them to any runtime.
+const RUNC: &str = "runc.v1.Options";
+
+/// The TOML of [`GENERIC`] options: runc's, by the names that they have in containerd's configuration.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "PascalCase")]
+struct Table {
+    no_pivot_root: bool,
+    no_new_keyring: bool,
+    shim_cgroup: String,
+    io_uid: u32,
+    io_gid: u32,
+    binary_name: String,
+    root: String,
+    /// containerd 1 writes it into its own configuration, empty; what it said has gone from runc's shim as well.
+    criu_path: String,
+    systemd_cgroup: bool,
+    criu_image_path: String,
+    criu_work_path: String,
+    /// What the table is, for containerd.
+    #[serde(rename = "TypeUrl")]
+    _type: String,
+}
+
 impl Options {
-    /// From the message that containerd sends. Docker and containerd both use runc's type for runtimes of our name; an unknown type has no options for us.
+    /// Whether this message holds options.
+    pub fn are(any: &Any) -> bool {
+        any.type_url.ends_with(GENERIC) || any.type_url.ends_with(RUNC)
+    }
+
+    /// From the message that containerd sends.
+    ///
+    /// # Errors
+    /// One that is no options of ours; a table with a key that is not there, or with a value of another kind.
     pub fn from_any(any: Option<&Any>) -> Result<Options, String> {
-        let Some(any) = any.filter(|any| !any.value.is_empty() && any.type_url.ends_with("Options")) else {
-            return Ok(Options::default());
-        };
+        let Some(any) = any.filter(|any| !any.value.is_empty()) else { return Ok(Options::default()) };
+        if any.type_url.ends_with(GENERIC) {
+            return Options::from_table(&any.value);
+        }
+        if !any.type_url.ends_with(RUNC) {
+            return Err(format!("options of the runtime: {:?} is neither {RUNC} nor {GENERIC}", any.type_url));
+        }
         let raw = containerd_shim_protos::shim::oci::Options::parse_from_bytes(&any.value)
             .map_err(|e| format!("options of the runtime ({}): {e}", any.type_url))?;
         Ok(Options {
@@ -66,6 +121,33 @@ impl Options {
             systemd_cgroup: raw.systemd_cgroup,
             criu_image_path: raw.criu_image_path,
             criu_work_path: raw.criu_work_path,
+        })
+    }
+
+    fn from_table(message: &[u8]) -> Result<Options, String> {
+        let (path, body) = generic(message).map_err(|e| format!("options of the runtime ({GENERIC}): {e}"))?;
+        let (place, body) = match path.as_str() {
+            "" => ("options of the runtime", body),
+            path => (path, std::fs::read_to_string(path).map_err(|e| format!("options of the runtime: {path}: {e}"))?),
+        };
+        let table: Table = toml::from_str(&body).map_err(|e| {
+            let line = e.span().map_or(1, |at| 1 + body.bytes().take(at.start).filter(|byte| *byte == b'\n').count());
+            format!("{place}, line {line}: {}", e.message())
+        })?;
+        if !table.criu_path.is_empty() {
+            return Err(format!("{place}: CriuPath: CRIU is found by PATH, and cannot be named here"));
+        }
+        Ok(Options {
+            no_pivot_root: table.no_pivot_root,
+            no_new_keyring: table.no_new_keyring,
+            shim_cgroup: table.shim_cgroup,
+            io_uid: table.io_uid,
+            io_gid: table.io_gid,
+            binary_name: table.binary_name,
+            root: table.root,
+            systemd_cgroup: table.systemd_cgroup,
+            criu_image_path: table.criu_image_path,
+            criu_work_path: table.criu_work_path,
         })
     }
 
@@ -94,5 +176,47 @@ impl Options {
             rootless: None,
             debug: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any(kind: &str, value: &[u8]) -> Any {
+        Any { type_url: kind.to_string(), value: value.to_vec(), ..Default::default() }
+    }
+
+    /// A message with these fields of bytes.
+    fn message(fields: &[(u8, &str)]) -> Vec<u8> {
+        fields.iter().flat_map(|(n, text)| [&[n << 3 | 2, text.len() as u8], text.as_bytes()].concat()).collect()
+    }
+
+    #[test]
+    fn options_come_as_a_table() {
+        let table = "TypeUrl = \"x\"\nSystemdCgroup = true\nBinaryName = \"/b\"\nIoUid = 7\nCriuPath = \"\"\n";
+        let expected = Options { systemd_cgroup: true, binary_name: "/b".to_string(), io_uid: 7, ..Options::default() };
+        let from = |fields: &[(u8, &str)]| Options::from_any(Some(&any(GENERIC, &message(fields))));
+        assert_eq!(from(&[(1, "x"), (3, table)]), Ok(expected.clone()));
+        let file = std::env::temp_dir().join(format!("orlop-options-{}", std::process::id()));
+        std::fs::write(&file, table).unwrap();
+        assert_eq!(from(&[(2, file.to_str().unwrap())]), Ok(expected));
+        std::fs::remove_file(&file).unwrap();
+        assert!(from(&[(2, file.to_str().unwrap())]).unwrap_err().contains("No such file"));
+        assert_eq!(from(&[(3, "")]), Ok(Options::default()));
+    }
+
+    #[test]
+    fn options_that_are_not_there_are_named() {
+        for (table, says) in [
+            ("\nSystemdCgroups = true\n", "line 2: unknown field `SystemdCgroups`"),
+            ("SystemdCgroup = 1\n", "line 1: invalid type: integer `1`, expected a boolean"),
+            ("CriuPath = \"/c\"\n", "CriuPath: "),
+        ] {
+            let e = Options::from_any(Some(&any(GENERIC, &message(&[(3, table)])))).unwrap_err();
+            assert!(e.starts_with("options of the runtime") && e.contains(says), "{e}");
+        }
+        assert!(Options::from_any(Some(&any("x.Options", b"x"))).unwrap_err().contains("\"x.Options\""));
+        assert!(Options::from_any(Some(&any(GENERIC, &[0x08, 1]))).unwrap_err().contains("wire type 0"));
     }
 }
