@@ -62,7 +62,8 @@ fn greeting(dir: &Path) -> PathBuf {
     pack(&root, dir.join("image.tar"))
 }
 
-fn busybox(dir: &Path) -> PathBuf {
+/// A tar file of [`BUSYBOX`]'s root, made in this directory.
+pub fn busybox(dir: &Path) -> PathBuf {
     let root = dir.join("root");
     for sub in ["bin", "etc", "tmp", "root", "home/tester", "srv"] {
         fs::create_dir_all(root.join(sub)).expect("a directory of ours");

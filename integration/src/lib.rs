@@ -11,6 +11,7 @@ pub mod docker;
 pub mod dockerd;
 pub mod images;
 pub mod leaks;
+pub mod page;
 pub mod private;
 pub mod programs;
 pub mod pty;
