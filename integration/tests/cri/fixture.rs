@@ -5,6 +5,7 @@ use orlop_integration::cri::image::{BUSYBOX, PAUSE};
 use orlop_integration::cri::messages::*;
 use orlop_integration::cri::stream::Stream;
 use orlop_integration::cri::{Cri, Status};
+use orlop_integration::private::remove_cgroups;
 use orlop_integration::{cgroup, runtime, wait};
 use std::fs;
 use std::path::PathBuf;
@@ -47,7 +48,9 @@ impl Lab {
                 let image = Some(ImageSpec { image: (*image).to_owned() });
                 self.cri.image_status(ImageStatusRequest { image, verbose: false }).is_ok_and(|s| s.image.is_some())
             });
-            (images && !status.conditions.is_empty() && status.conditions.iter().all(|c| c.status)).then_some(())
+            // containerd 2 has more conditions, such as that nothing in its configuration is deprecated.
+            let is = |name: &str| status.conditions.iter().any(|c| c.kind == name && c.status);
+            (images && is("RuntimeReady") && is("NetworkReady")).then_some(())
         });
     }
 
@@ -129,9 +132,13 @@ impl Lab {
     }
 }
 
+fn cgroup_of(config: &PodSandboxConfig) -> String {
+    config.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).unwrap_or_default()
+}
+
 /// Removes the pod's own cgroup, as the kubelet does, in which there must be nothing any more.
 fn remove_cgroup(config: &PodSandboxConfig) {
-    let parent = config.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).unwrap_or_default();
+    let parent = cgroup_of(config);
     for dir in cgroup::tree(&parent) {
         assert!(dir.ends_with(parent.trim_start_matches('/')), "left behind: {}", dir.display());
         fs::remove_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
@@ -268,11 +275,13 @@ impl Drop for Pod<'_> {
         if self.try_status().is_err() {
             return;
         }
-        match self.remove() {
-            Ok(()) => {}
-            Err(e) if std::thread::panicking() => eprintln!("{e}"),
-            Err(e) => panic!("the pod cannot be removed: {e}\n{}", self.lab.daemon.log()),
+        if std::thread::panicking() {
+            // The test has failed already; a panic on top of it would end all the others.
+            let _ = self.stop().and_then(|()| self.lab.cri.remove_pod_sandbox(self.this()));
+            remove_cgroups(&cgroup_of(&self.config));
+            return;
         }
+        self.remove().unwrap_or_else(|e| panic!("the pod cannot be removed: {e}\n{}", self.lab.daemon.log()));
     }
 }
 
