@@ -1,7 +1,7 @@
 # `make demo` on a fresh Debian 12 or 13 does everything; `make help` lists the rest.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test conformance results lint check-arm bench bench-build bench-quick bench-shim bless install uninstall clean
+.PHONY: help setup build demo test test-vm conformance results lint check-arm bench bench-build bench-quick bench-shim bless install uninstall clean
 
 PREFIX ?= /usr/local
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
@@ -37,6 +37,11 @@ demo: build ## run an OCI bundle and Docker containers on this machine, and clea
 test: build ## unit, conformance and Docker tests, against out/orlop
 	@integration/setup.sh test
 	@ORLOP=$(ORLOP) integration/suites.sh
+
+# VM_BACKEND=uml|tcg|kvm; the other variables are in integration/testhost/settings.sh. SUITES="conformance docker": these alone
+test-vm: build ## the same on a virtual Debian 13: cgroup v2, systemd, AppArmor; made, booted and ended by this
+	@integration/setup.sh vm
+	@ORLOP=$(ORLOP) integration/testhost/suites.sh $(SUITES)
 
 # RUNTIME=/path/to/another, FILTER=name, FORMAT=tap|json|markdown
 conformance: build ## the conformance checks alone, against out/orlop or RUNTIME=

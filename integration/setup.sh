@@ -2,7 +2,7 @@
 # Makes a Debian 12 or 13 machine ready: packages that are missing, a Rust toolchain, the static target.
 # Changes nothing where everything is there already, and then needs neither root nor the network.
 #
-#   integration/setup.sh [build] [lint] [demo] [test] [conformance] [bench]   install what these need (default: the first four)
+#   integration/setup.sh [build] [lint] [demo] [test] [vm] [conformance] [bench]   install what these need (default: the first four)
 #   integration/setup.sh target                                 print the target that a static binary is built for
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,6 +42,14 @@ test        runc                                      runc
 test        strace                                    strace
 test        ps                                        procps
 test        ip                                        iproute2
+vm          mmdebstrap                                mmdebstrap
+vm          mke2fs                                    e2fsprogs
+vm          cc                                        gcc
+vm          strip                                     binutils
+vm          /usr/include/stdlib.h                     libc6-dev
+vm          /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
+vm          jq                                        jq
+vm          flock                                     util-linux
 conformance busybox                                   busybox-static
 conformance script                                    bsdutils
 conformance runc                                      runc

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test suite against one runtime binary, each to its end, and sums up: `N passed, N failed`.
-# A suite that does not compile, is killed, or reports no result counts as failed.
+# Runs every test suite on this machine against one runtime binary, and sums up: `N passed, N failed`. See suite.sh.
 #
 #   ORLOP=/path/to/orlop integration/suites.sh
 set -euo pipefail
@@ -17,41 +16,19 @@ if [ "$(id -u)" != 0 ]; then
     export "CARGO_TARGET_${host}_RUNNER=sudo -E"
 fi
 
-log=$(mktemp)
-job=
-trap '[ -z "$job" ] || kill -- -"$job"; rm -f "$log"' EXIT
+version() { dpkg-query -W -f '${Version}' "$1" 2>/dev/null; }
+cgroups() {
+    if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo v2; elif [ -d /sys/fs/cgroup/unified ]; then echo hybrid; else echo v1; fi
+}
+# shellcheck source=/dev/null disable=SC2034
+HOST=$(. /etc/os-release && echo "$ID-$VERSION_ID-cgroup-$(cgroups)")
+# shellcheck source=/dev/null
+. integration/suite.sh
+trap end_suite EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-passed=0 failed=0 broken=()
-
-suite() { # NAME COMMAND...
-    local name=$1 status=0 p f results
-    shift
-    printf '\n==> %s: %s\n' "$name" "$*"
-    # Through a file, not a pipe: a process that a failed test leaves behind would hold a pipe open, and all would wait for it.
-    : >"$log"
-    # As a job: without, it would start with SIGINT ignored, and hand that down to every program under test.
-    set -m
-    "$@" >"$log" 2>&1 </dev/null &
-    set +m
-    job=$!
-    tail --pid=$job --sleep-interval=0.5 --lines=+1 --follow "$log"
-    wait $job || status=$?
-    job=
-    # "test result: ok. 12 passed; 0 failed; ..." is what both libtest and libtest-mimic end with.
-    read -r results p f < <(awk '/^test result:/ { n++; for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1) } }
-                                 END { print n + 0, p + 0, f + 0 }' "$log")
-    passed=$((passed + p)) failed=$((failed + f))
-    if [ "$results" = 0 ] || [ "$p" = 0 ] || { [ "$status" != 0 ] && [ "$f" = 0 ]; }; then
-        broken+=("$name (exit status $status, $p passed)")
-    fi
-}
 
 suite unit cargo test --workspace --exclude orlop-conformance --exclude orlop-integration --no-fail-fast
 suite conformance cargo test -p orlop-conformance --no-fail-fast
-suite docker cargo test -p orlop-integration --no-fail-fast
-
-printf '\n'
-for name in "${broken[@]}"; do printf 'suite broken: %s\n' "$name"; done
-printf '%d passed, %d failed\n' "$passed" $((failed + ${#broken[@]}))
-[ $((failed + ${#broken[@]})) = 0 ]
+suite engines cargo test -p orlop-integration --no-fail-fast
+sum

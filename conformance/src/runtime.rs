@@ -21,7 +21,7 @@ use crate::socket::readable;
 /// How long one call of the runtime may take.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// How long a check waits for something to become true.
-const WAIT_LIMIT: Duration = Duration::from_secs(5);
+const WAIT_LIMIT: Duration = Duration::from_secs(15);
 
 /// The type of a tmpfs, statfs(2).
 const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;

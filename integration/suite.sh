@@ -1,0 +1,78 @@
+# shellcheck shell=bash
+# Runs suites of tests, each to its end, and sums up. Sourced by suites.sh and by testhost/suites.sh, which say before:
+#
+#   HOST              what the host of the tests is called in the results
+#   version PACKAGE   prints the version that it has of a Debian package
+#
+# A suite that is killed, or reports no result, counts as failed. Every test is a line in out/results/HOST.tsv:
+# engine and its version, host, suite, test, and ok, known (a failure that the suite lists with its reason), ignored or FAILED.
+
+# A suite's first word is its engine, if it has one; the Debian package tells its version.
+declare -Ar ENGINES=([docker]=docker.io [containerd]=containerd [podman]=podman)
+
+results=out/results/$HOST.tsv
+mkdir -p "$(dirname "$results")"
+: >"$results"
+log=$(mktemp)
+job=
+passed=0 failed=0 broken=()
+
+# Ends the suite that runs, and removes the log. For the caller's trap on EXIT.
+end_suite() {
+    [ -z "$job" ] || kill -- -"$job" || true
+    rm -f "$log"
+}
+
+engine() { # SUITE
+    local package=${ENGINES[${1%%-*}]:-} number
+    [ -n "$package" ] || { echo runtime; return; }
+    number=$(version "$package")
+    echo "${1%%-*} ${number%%[-+~]*}"
+}
+
+rows() { # SUITE: the tests of the log, as `suite test result`
+    awk -v suite="$1" '
+        /^==> program / { suite = $3 }
+        match($0, /deps\/[a-z_]+-[0-9a-f]+\)/) { suite = substr($0, RSTART + 5); sub(/-[0-9a-f]+\)$/, "", suite) }
+        match($0, /test [^ ]+ +\.\.\. (ok|FAILED|ignored)/) { split(substr($0, RSTART, RLENGTH), word, / +/); print suite, word[2], word[4] }
+        /^(ok|known|ignored|FAILED) +[^ :]+::[^ ]+ \(/ { print suite, $2, $1 }' "$log"
+}
+
+# NAME COMMAND...: with cargo, which runs several programs, a suite is called by the name of the program.
+suite() {
+    local name=$1 status=0 began=$SECONDS p f count program test result
+    shift
+    printf '\n==> %s: %s\n' "$name" "$*"
+    # Through a file, not a pipe: a process that a failed test leaves behind would hold a pipe open, and all would wait for it.
+    : >"$log"
+    # As a job: without, it would start with SIGINT ignored, and hand that down to every program under test.
+    set -m
+    "$@" >"$log" 2>&1 </dev/null &
+    set +m
+    job=$!
+    tail --pid=$job --sleep-interval=0.5 --lines=+1 --follow "$log"
+    wait $job || status=$?
+    job=
+    # "test result: ok. 12 passed; 0 failed; ..." is what libtest, libtest-mimic and conformance end with.
+    read -r count p f < <(awk '/^test result:/ { n++; for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1) } }
+                               END { print n + 0, p + 0, f + 0 }' "$log")
+    passed=$((passed + p)) failed=$((failed + f))
+    if [ "$count" = 0 ] || [ "$p" = 0 ] || { [ "$status" != 0 ] && [ "$f" = 0 ]; }; then
+        broken+=("$name (exit status $status, $p passed)")
+    fi
+    local -A engines=()
+    while read -r program test result; do
+        [ -n "${engines[$program]:-}" ] || engines[$program]=$(engine "$program")
+        printf '%s\t%s\t%s\t%s\t%s\n' "${engines[$program]}" "$HOST" "$program" "$test" "$result"
+    done < <(rows "$name") >>"$results"
+    printf '==> %s: %d passed, %d failed, %d s\n' "$name" "$p" "$f" $((SECONDS - began))
+}
+
+# Prints the sum; fails if anything has.
+sum() {
+    local all=$((failed + ${#broken[@]})) name
+    printf '\n'
+    for name in "${broken[@]}"; do printf 'suite broken: %s\n' "$name"; done
+    printf 'every test: %s\n%d passed, %d failed\n' "$results" "$passed" "$all"
+    [ "$all" = 0 ]
+}

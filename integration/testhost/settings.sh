@@ -1,0 +1,17 @@
+# shellcheck shell=bash
+# What the scripts of the second test host share. Every variable may be set by the caller.
+
+: "${VM_BACKEND:=uml}"              # uml: Debian's user-mode-linux, a process; tcg: QEMU without KVM; kvm: QEMU with it
+: "${VM_SUITE:=trixie}"             # the Debian release inside
+: "${VM_MEM:=3072}"                 # its memory, in MiB
+: "${VM_SMP:=2}"                    # its processors; user-mode-linux has one
+: "${VM_DISK:=8192}"                # the size of its disk, in MiB; the file is sparse
+: "${VM_CACHE:=${XDG_CACHE_HOME:-$HOME/.cache}/orlop/testhost}"     # the image
+: "${VM_RUN:=$VM_CACHE/run}"        # one running machine: its pid, console, and what it writes to its disk
+: "${VM_SHARE:=$VM_RUN/share}"      # the host's directory that is /share inside
+: "${VM_BOOT_TIMEOUT:=300}"         # seconds until a booting machine must answer
+
+say() { printf '%s: %s\n' "$(basename "$0" .sh)" "$*"; }
+die() { say "$*" >&2; exit 1; }
+need() { command -v "$1" >/dev/null || die "$1 is missing: apt-get install $2, or run integration/setup.sh vm"; }
+need_root() { [ "$(id -u)" = 0 ] || die "needs root"; }
