@@ -7,7 +7,10 @@ use crate::hooks;
 use crate::state::{self, Container, Lock, Status};
 use orlop_sys::process::SIGKILL;
 use orlop_sys::{Errno, poll, process};
+use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a killed init may take to end: milliseconds.
@@ -44,14 +47,36 @@ pub fn delete_matching(global: &Global, pattern: &str, force: bool) -> Result<()
 fn unfinished(global: &Global, id: &str, broken: Error) -> Result<()> {
     let remove = || {
         let cgroup = Container::unfinished(&global.root, id)?;
+        end_at_gate(&global.root.join(id))?;
         cgroup.map_or(Ok(()), |cgroup| vacate(cgroup.as_ref()))?;
         state::remove_dir(&global.root.join(id))
     };
     remove().map_err(|e| broken.also(e))
 }
 
+/// Kills an init that has come to its gate although its create has gone: that was killed while it wrote the state, beside the init's
+/// work. Whoever has the gate open is the init of this container, for the caller holds the lock.
+fn end_at_gate(dir: &Path) -> Result<()> {
+    let Ok(gate) = fs::metadata(dir.join(state::FIFO)) else { return Ok(()) };
+    let is_gate =
+        |fd: fs::DirEntry| fs::metadata(fd.path()).is_ok_and(|f| (f.dev(), f.ino()) == (gate.dev(), gate.ino()));
+    let pids = fs::read_dir("/proc").on("open", "/proc")?.flatten();
+    for pid in pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+        // It may end at any time; its number is another's then.
+        let Ok(pidfd) = process::pidfd_open(pid) else { continue };
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        if fds.into_iter().any(is_gate) {
+            match process::pidfd_signal(pidfd.as_fd(), SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                other => other.on("pidfd_send_signal", pid)?,
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Removes cgroups that may be another container's: the create may have been killed before it found that out. So nobody is killed
-/// in them. An init whose create has gone ends by itself.
+/// in them. An init whose create has gone ends by itself, or has been killed.
 fn vacate(cgroup: &dyn Cgroup) -> Result<()> {
     // Without cgroups it was in its caller's.
     if cgroup.paths().is_empty() {
