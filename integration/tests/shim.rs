@@ -40,6 +40,7 @@ const TESTS: &[(&str, Body)] = tests![
     a_worker_is_killed_in_exec,
     the_shim_is_killed_in_create,
     the_client_goes_away_in_create,
+    the_client_gives_up_in_create,
     delete_without_a_shim,
     an_exec_races_with_the_end_of_the_init,
     a_slow_create_holds_nobody_up,
@@ -373,6 +374,37 @@ fn the_client_goes_away_in_create(host: &Host) {
         }
         again.shutdown();
         gone(host, &format!("the client went after {after:?}"));
+    }
+}
+
+/// containerd whose create is cancelled deletes the task and asks for the end while the create still runs, and never again. The end comes
+/// with that of the container, or when there is none.
+fn the_client_gives_up_in_create(host: &Host) {
+    for status in [0, 1] {
+        let (begun, go) = (host.file(&format!("begun{status}")), host.file(&format!("go{status}")));
+        let mut bundle = host.bundle(&id(), &["sleep", "1000"]);
+        let busybox = host.file("rootfs/bin/busybox").display().to_string();
+        let held = format!(
+            "{busybox} touch {}; until [ -e {} ]; do {busybox} sleep 0.05; done; exit {status}",
+            begun.display(),
+            go.display()
+        );
+        bundle.config["hooks"]["createRuntime"] = serde_json::json!([{"path": busybox, "args": ["sh", "-c", held]}]);
+        let shim = host.start(&bundle);
+        thread::scope(|scope| {
+            let create = scope.spawn(|| shim.create(&bundle, &Stdio3::default()));
+            wait::until("the hook", Duration::from_secs(30), || begun.exists().then_some(()));
+            shim.shutdown();
+            let delete = scope.spawn(|| shim.delete(&bundle.id, ""));
+            thread::sleep(Duration::from_millis(200));
+            fs::write(&go, "").expect("our file");
+            let (created, deleted) = (create.join().expect("no panic"), delete.join().expect("no panic"));
+            match status {
+                0 => assert_eq!((created.is_ok(), deleted.expect("delete")), (true, 137)),
+                _ => assert!(created.is_err() && deleted.is_err(), "the hook has failed"),
+            }
+        });
+        gone(host, &format!("the client gave up, the hook ended with {status}"));
     }
 }
 

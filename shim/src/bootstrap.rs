@@ -250,8 +250,9 @@ fn daemon(listener: UnixListener, socket: &Path, args: &Args, caller: &Caller) -
         process::setsid().map_err(failed("setsid"))?;
         process::set_subreaper().map_err(failed("prctl"))?;
         let level = if caller.debug { log::LevelFilter::Debug } else { log::LevelFilter::Info };
-        // Opened for both directions, so that neither its opening waits for containerd nor a write fails when that restarts.
-        let log = file::open(c"log", file::O_RDWR, 0).map_err(failed("open log"))?;
+        // Opened for both directions, so that neither its opening waits for containerd nor a write fails when that restarts. While nobody
+        // reads it and it is full, lines are lost: waiting would stop the one thread that there is.
+        let log = file::open(c"log", file::O_RDWR | file::O_NONBLOCK, 0).map_err(failed("open log"))?;
         let null = file::open(c"/dev/null", file::O_RDWR, 0).map_err(failed("open /dev/null"))?;
         for (number, fd) in (0..3).zip([&null, &null, &log]) {
             file::dup_to_stdio(fd.as_fd(), number).map_err(failed("dup"))?;

@@ -17,6 +17,7 @@ use orlop::cgroup::{self, oom::OomWatch};
 use orlop::ops::{self, exec::Outcome};
 use orlop::ops::{CreateOptions, ExecOptions, ProcessJson, UpdateOptions};
 use orlop::state;
+use orlop_sys::process::{SIGKILL, pidfd_signal};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -269,7 +270,11 @@ impl Container {
         let run = |tools: &Tools| self.exec_in_worker(process, spec, tools);
         let done = worker::run(&self.shim.reaper, job, run).await?;
         let (pid, watch) = done.process(&self.shim.reaper)?;
-        streams.attach(done.console)?;
+        if let Err(e) = streams.attach(done.console) {
+            // Nobody would know of it. The reaper takes it as anybody.
+            let _ = pidfd_signal(watch.pidfd().as_fd(), SIGKILL);
+            return Err(e);
+        }
         process.began(pid, &watch, streams);
         Ok((pid, watch))
     }
@@ -305,7 +310,7 @@ impl Container {
         let signal = i32::try_from(signal).map_err(|e| Failure::internal("signal", e))?;
         let process = self.process(exec_id)?;
         // Every process of the container is the runtime's to find; one of them is ours to know.
-        if !exec_id.is_empty() || (!all && signal != orlop_sys::process::SIGKILL) {
+        if !exec_id.is_empty() || (!all && signal != SIGKILL) {
             return process.signal(signal);
         }
         // The answer comes before the end that it brings about: once containerd knows of that, it deletes the container and has the daemon go.
@@ -387,14 +392,15 @@ impl Container {
     /// Deletes the container, which must have stopped, or a process that must have ended.
     pub async fn delete(&self, exec_id: &str) -> Result<(u32, Exit)> {
         let process = self.process(exec_id)?;
-        let _turn = self.turn.lock().await;
+        // The output of an exec'd process that nobody reads holds up nobody else.
+        let _turn = if exec_id.is_empty() { Some(self.turn.lock().await) } else { None };
         let started = process.state().started || exec_id.is_empty();
         let ended = match process.exit() {
             Some(exit) => exit,
             None if !started => Exit { status: 0, at: SystemTime::now() },
             // A container that was only created is deleted as it is.
             None if exec_id.is_empty() && !process.state().started => {
-                process.signal(orlop_sys::process::SIGKILL)?;
+                process.signal(SIGKILL)?;
                 process.wait().await
             }
             None => return Err(Failure::new(Code::FAILED_PRECONDITION, "cannot delete a running process")),
@@ -479,7 +485,7 @@ impl Container {
             if let Ok(left) =
                 left.as_ref().map_err(|_| ()).and_then(|c| if c.saved.private_pid { Err(()) } else { Ok(c) })
             {
-                let _ = left.cgroup().signal(orlop_sys::process::SIGKILL);
+                let _ = left.cgroup().signal(SIGKILL);
             }
         }
         // Held for ever.

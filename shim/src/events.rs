@@ -73,7 +73,7 @@ topics! {
     TaskCheckpointed => TASK_CHECKPOINTED_EVENT_TOPIC;
 }
 
-/// How many events wait for a containerd that is away. Past that the oldest would be too old for anybody.
+/// How many events wait for a containerd that is away. Past that the newest are lost, and the log says so.
 const MOST: usize = 4096;
 /// How long containerd may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);

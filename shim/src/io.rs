@@ -157,12 +157,13 @@ impl Streams {
 
     fn attach_console(&mut self, master: OwnedFd) -> Result<()> {
         let master = Arc::new(nonblocking(master)?);
-        if !self.names.stdout.is_empty() {
-            let to = sink(&self.names.stdout)?;
+        // All that can fail comes before the first pump, which would outlive the failure.
+        let to = if self.names.stdout.is_empty() { None } else { Some(sink(&self.names.stdout)?) };
+        let from = if self.names.stdin.is_empty() { None } else { Some(nonblocking(self.open_stdin()?)?) };
+        if let Some(to) = to {
             self.pumps.push(tokio::spawn(pump(master.clone(), to, true, self.ended.subscribe())));
         }
-        if !self.names.stdin.is_empty() {
-            let from = nonblocking(self.open_stdin()?)?;
+        if let Some(from) = from {
             self.feeder = Some(tokio::spawn(feed(from, master.clone())));
         }
         self.console = Some(master);
@@ -204,12 +205,15 @@ pub struct Drained(Vec<JoinHandle<()>>, Option<binary::Logger>);
 impl Drained {
     /// Waits until all of it has been read, or nobody is likely to read it any more.
     pub async fn wait(self) {
+        let mut pumps = self.0;
         let all = async {
-            for pump in self.0 {
+            for pump in &mut pumps {
                 let _ = pump.await;
             }
         };
         if tokio::time::timeout(PATIENCE, all).await.is_err() {
+            // One that waits for a reader waits for ever, with its fds.
+            pumps.iter().for_each(JoinHandle::abort);
             log::warn!("the output of a process was not read within {PATIENCE:?}");
         }
         if let Some(logger) = self.1 {
@@ -331,9 +335,11 @@ impl Pump {
     /// Moves output until its writers have gone, or until the process has ended and nothing is left; then closes the sink.
     /// What a grandchild writes afterwards is read and dropped, so that a closed pipe does not end it.
     async fn run(mut self, mut ended: watch::Receiver<bool>) {
+        // The streams have gone without a word.
+        let mut left = false;
         loop {
             // Before the look at the pipe: what was written before the end is then seen.
-            let over = *ended.borrow_and_update();
+            let over = left || *ended.borrow_and_update();
             let waited = match self.step() {
                 Moved::Some => {
                     tokio::task::yield_now().await;
@@ -343,7 +349,10 @@ impl Pump {
                 Moved::Empty if over => break,
                 Moved::Empty => tokio::select! {
                     waited = self.from.readable() => waited,
-                    _ = ended.changed() => Ok(()),
+                    changed = ended.changed() => {
+                        left = changed.is_err();
+                        Ok(())
+                    }
                 },
                 Moved::Full => match &self.to {
                     Target::Fifo { to, .. } => to.writable().await,
@@ -357,7 +366,10 @@ impl Pump {
         let from = self.from;
         tokio::spawn(async move {
             let mut rest = [0; 4096];
-            while let Ok(1..) = read_some(&from, &mut rest).await {}
+            while let Ok(1..) = read_some(&from, &mut rest).await {
+                // A busy writer always has more: the others of this thread get their turn.
+                tokio::task::yield_now().await;
+            }
         });
     }
 
@@ -412,6 +424,7 @@ impl Pump {
 async fn feed(from: Ready<OwnedFd>, to: Arc<Ready<OwnedFd>>) {
     let mut buffer = [0; 4096];
     while let Ok(n @ 1..) = read_some(&from, &mut buffer).await {
+        tokio::task::yield_now().await;
         let mut data = buffer.get(..n).unwrap_or_default();
         while !data.is_empty() {
             match file::write(to.fd(), data) {

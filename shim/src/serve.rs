@@ -23,19 +23,32 @@ const LAST_EVENTS: Duration = Duration::from_secs(5);
 
 /// Serves until containerd says that it is over, or a signal does.
 pub fn serve(listener: UnixListener, socket: &Path, namespace: &str, events: String) -> Result<(), String> {
+    let bound = Bound(socket);
     let signals = Signals::block().map_err(|e| format!("signalfd: {e}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(|e| format!("event loop: {e}"))?;
-    let served = runtime.block_on(run(listener, signals, namespace.to_string(), events));
-    // Before the listener is closed, a new daemon of the same group would find it in use.
-    let _ = std::fs::remove_file(socket);
-    served
+    runtime.block_on(run(listener, signals, bound, namespace.to_string(), events))
 }
 
-async fn run(listener: UnixListener, signals: Signals, namespace: String, address: String) -> Result<(), String> {
+/// The socket's file, which goes with the value: once, as the next one of that name is a successor's.
+struct Bound<'a>(&'a Path);
+
+impl Drop for Bound<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.0);
+    }
+}
+
+async fn run(
+    listener: UnixListener,
+    signals: Signals,
+    bound: Bound<'_>,
+    namespace: String,
+    address: String,
+) -> Result<(), String> {
     let failed = |what: &'static str| move |e: std::io::Error| format!("{what}: {e}");
     listener.set_nonblocking(true).map_err(failed("listener"))?;
     let listener = tokio::net::UnixListener::from_std(listener).map_err(failed("listener"))?;
@@ -75,6 +88,8 @@ async fn run(listener: UnixListener, signals: Signals, namespace: String, addres
             }
         }
     }
+    // While the listener is there, a new daemon of the same group would find it in use; the last events take their time.
+    drop(bound);
     // The answer to the request for the end goes out before the connections close.
     tokio::task::yield_now().await;
     let _ = server.shutdown().await;

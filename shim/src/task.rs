@@ -25,10 +25,15 @@ use containerd_shim_protos::shim_async::Task;
 use containerd_shim_protos::ttrpc::{self, Code, asynchronous::TtrpcContext};
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 type Answer<T> = ttrpc::Result<T>;
+
+/// How long the one who has deleted the last container may take to read that and to say that the daemon is to end.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
 
 /// The service. It has one instance, which both versions of the API share.
 #[derive(Clone)]
@@ -39,12 +44,15 @@ pub struct Service {
     /// A container has been made, or could not be.
     made: Arc<Notify>,
     over: Arc<watch::Sender<bool>>,
+    /// The end was asked for while a container was there, and none has been asked for since.
+    asked: Arc<AtomicBool>,
 }
 
 impl Service {
     /// A service without containers.
     pub fn new(shim: Arc<Shim>) -> Service {
-        Service { shim, containers: Arc::default(), made: Arc::default(), over: Arc::new(watch::Sender::new(false)) }
+        let over = Arc::new(watch::Sender::new(false));
+        Service { shim, containers: Arc::default(), made: Arc::default(), over, asked: Arc::default() }
     }
 
     /// Becomes true when containerd has shut this daemon down.
@@ -57,6 +65,21 @@ impl Service {
         if self.containers().is_empty() && *self.shim.sandbox() != Held::Yes {
             self.over.send_replace(true);
         }
+    }
+
+    /// A client that goes away while its container is made asks for the end at once and never again: what it asked for is done when the
+    /// container has gone.
+    fn end_if_asked(&self) {
+        if !self.asked.load(Ordering::Relaxed) {
+            return;
+        }
+        let (service, mut over) = (self.clone(), self.over());
+        tokio::spawn(async move {
+            let late = tokio::time::timeout(LAST_ANSWER, over.wait_for(|over| *over)).await.is_err();
+            if late && service.asked.load(Ordering::Relaxed) {
+                service.end_if_unused();
+            }
+        });
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<Container>>>> {
@@ -79,6 +102,7 @@ impl Service {
         if self.containers().contains_key(id) {
             return Err(Failure::new(Code::ALREADY_EXISTS, format!("container {id:?} exists")));
         }
+        self.asked.store(false, Ordering::Relaxed);
         self.containers().insert(id.to_string(), None);
         let made = Container::create(&self.shim, request).await;
         match &made {
@@ -86,6 +110,9 @@ impl Service {
             Err(_) => self.containers().remove(id).flatten().map(Some),
         };
         self.made.notify_waiters();
+        if made.is_err() {
+            self.end_if_asked();
+        }
         made
     }
 }
@@ -173,6 +200,8 @@ impl Task for Service {
     }
 
     async fn delete(&self, _: &TtrpcContext, r: DeleteRequest) -> Answer<DeleteResponse> {
+        // A client whose create was cut off deletes at once what may yet come.
+        self.settled(&r.id).await;
         let (pid, exit) = self.container(&r.id)?.delete(&r.exec_id).await?;
         if r.exec_id.is_empty() {
             self.containers().remove(&r.id);
@@ -185,6 +214,7 @@ impl Task for Service {
             if *self.shim.sandbox() == Held::Over {
                 self.end_if_unused();
             }
+            self.end_if_asked();
         }
         let mut answer = DeleteResponse::new();
         (answer.pid, answer.exit_status) = (pid, exit.status);
@@ -322,6 +352,7 @@ impl Task for Service {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> Answer<Empty> {
+        self.asked.store(true, Ordering::Relaxed);
         self.end_if_unused();
         Ok(Empty::new())
     }

@@ -109,7 +109,17 @@ pub fn fork(child: impl FnOnce() -> u8) -> Result<Child> {
         exit(status);
     }
     // A child that has ended stays until it is reaped, and so does its pid.
-    Ok(Child { pid, pidfd: pidfd_open(pid)? })
+    match pidfd_open(pid) {
+        Ok(pidfd) => Ok(Child { pid, pidfd }),
+        Err(e) => {
+            // SAFETY: plain numbers and no place for a status; the pid is our child's until the second call reaps it.
+            unsafe {
+                libc::kill(pid, libc::SIGKILL);
+                while libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) < 0 && Errno::last() == Errno::EINTR {}
+            }
+            Err(e)
+        }
+    }
 }
 
 /// This process ends when its parent `parent` does, by SIGKILL; when that has ended already, ESRCH.
