@@ -339,8 +339,8 @@ fn masks(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// Only settings that belong to a namespace of the container: the others are the host's (CVE-2022-0811).
-fn sysctl(spec: &Spec) -> Result<()> {
+/// The file of a setting below `/proc/sys`, and the namespace that it belongs to. Err: why nobody may set it but the host (CVE-2022-0811).
+pub fn sysctl_of(key: &str) -> std::result::Result<(String, Ns), String> {
     const IPC: &[&str] = &[
         "kernel.msgmax",
         "kernel.msgmnb",
@@ -351,25 +351,31 @@ fn sysctl(spec: &Spec) -> Result<()> {
         "kernel.shmmni",
         "kernel.shm_rmid_forced",
     ];
+    let path = crate::plan::process::sysctl_path(key);
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(format!("{key:?} is not the name of a setting"));
+    }
+    let name = path.replace('/', ".");
+    let needs = if IPC.contains(&name.as_str()) || name.starts_with("fs.mqueue.") {
+        Ns::Ipc
+    } else if name.starts_with("net.") {
+        Ns::Network
+    } else if name == "kernel.domainname" {
+        Ns::Uts
+    } else if name == "kernel.hostname" {
+        return Err("sysctl \"kernel.hostname\" conflicts with the field hostname: use that".to_string());
+    } else {
+        return Err(format!("sysctl {key:?} is not in a separate kernel namespace"));
+    };
+    Ok((path, needs))
+}
+
+/// Only settings that belong to a namespace of the container: the others are the host's.
+fn sysctl(spec: &Spec) -> Result<()> {
     let list = spec.linux().iter().filter_map(|l| l.sysctl().as_ref()).flatten();
     for (key, _) in list {
         let field = format!("linux.sysctl.{key}");
-        let path = crate::plan::process::sysctl_path(key);
-        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-            return Err(invalid(field, format!("{key:?} is not the name of a setting")));
-        }
-        let name = path.replace('/', ".");
-        let needs = if IPC.contains(&name.as_str()) || name.starts_with("fs.mqueue.") {
-            Ns::Ipc
-        } else if name.starts_with("net.") {
-            Ns::Network
-        } else if name == "kernel.domainname" {
-            Ns::Uts
-        } else if name == "kernel.hostname" {
-            return Err(invalid(field, "sysctl \"kernel.hostname\" conflicts with the field hostname: use that"));
-        } else {
-            return Err(invalid(field, format!("sysctl {key:?} is not in a separate kernel namespace")));
-        };
+        let (_, needs) = sysctl_of(key).map_err(|why| invalid(field.clone(), why))?;
         match kind(spec, needs) {
             None => return Err(invalid(field, format!("sysctl {key:?} is not allowed in the host {needs} namespace"))),
             Some(Some(path)) if is_own(needs, path) => {
@@ -384,16 +390,20 @@ fn sysctl(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// Whether a namespace file is that of the runtime itself.
-fn is_own(kind: Ns, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let name = match kind {
+/// Its name in `/proc/PID/ns`, of a namespace that settings belong to.
+pub fn namespace_file(kind: Ns) -> &'static str {
+    match kind {
         Ns::Network => "net",
         Ns::Uts => "uts",
         _ => "ipc",
-    };
+    }
+}
+
+/// Whether a namespace file is that of the runtime itself.
+fn is_own(kind: Ns, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
     let id = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
-    id(path).is_some_and(|theirs| id(&Path::new("/proc/self/ns").join(name)) == Some(theirs))
+    id(path).is_some_and(|theirs| id(&Path::new("/proc/self/ns").join(namespace_file(kind))) == Some(theirs))
 }
 
 fn seccomp(spec: &Spec) -> Result<()> {

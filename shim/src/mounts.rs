@@ -13,30 +13,48 @@ use orlop_sys::{Errno, file, loop_device, mount, process};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Makes the mounts of `list` at `rootfs`, one after the other. After a failure none is left.
 pub fn make(list: &[Mount], rootfs: &Path) -> Result<()> {
+    let made = make_all(list, rootfs);
+    if made.is_err() {
+        let _ = undo(rootfs);
+    }
+    made
+}
+
+fn make_all(list: &[Mount], rootfs: &Path) -> Result<()> {
+    if list.first().is_some_and(|one| !one.target().is_empty()) {
+        // With a mount at the rootfs itself, those below go when it goes.
+        let root = text(rootfs.as_os_str().as_bytes())?;
+        attach(mount::clone_tree(None, &root, false, false).map_err(failed("open_tree"))?, &root)?;
+    }
     for one in list {
         let target = if one.target().is_empty() { rootfs.to_path_buf() } else { inside(rootfs, one.target())? };
-        let made = make_one(one, &target)
-            .map_err(|e| e.during(&format!("mount {} {:?} on {}", one.type_(), one.source(), target.display())));
-        if made.is_err() {
-            let _ = undo(rootfs);
-            return made;
-        }
+        make_one(one, &target)
+            .map_err(|e| e.during(&format!("mount {} {:?} on {}", one.type_(), one.source(), target.display())))?;
     }
     Ok(())
 }
 
-/// A target below the rootfs, which is empty before the first mount and trusted until the container runs.
+/// Where a target below the rootfs is: its symlinks, which an image brings along, lead to what is below the rootfs as well. Nobody changes them
+/// before the container runs.
 fn inside(rootfs: &Path, target: &str) -> Result<PathBuf> {
-    let plain = Path::new(target).components().all(|part| !matches!(part, std::path::Component::ParentDir));
-    if plain {
-        return Ok(rootfs.join(target.trim_start_matches('/')));
+    let lost = |e: Errno| Failure::internal("rootfs", format!("target {target:?}: {}", e.desc()));
+    let directory = file::O_PATH | file::O_DIRECTORY;
+    let root = file::open(&text(rootfs.as_os_str().as_bytes())?, directory, 0).map_err(lost)?;
+    let found = file::openat2(root.as_fd(), &text(target)?, file::O_PATH, 0, file::IN_ROOT).map_err(lost)?;
+    let path = |fd: &OwnedFd| {
+        let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        std::fs::read_link(name).map_err(|e| Failure::internal("rootfs", format!("target {target:?}: {e}")))
+    };
+    let (root, found) = (path(&root)?, path(&found)?);
+    if found.starts_with(&root) {
+        return Ok(found);
     }
     Err(Failure::internal("rootfs", format!("target {target:?} leads out of it")))
 }
@@ -183,7 +201,16 @@ mod tests {
 
     #[test]
     fn a_target_stays_inside() {
-        assert_eq!(inside(Path::new("/r"), "/etc").unwrap(), Path::new("/r/etc"));
-        assert!(inside(Path::new("/r"), "a/../..").is_err());
+        let root = std::env::temp_dir().join(format!("orlop-target-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("etc")).unwrap();
+        let root = root.canonicalize().unwrap();
+        for (link, to) in [("absolute", "/etc"), ("upwards", "../../../../../../etc"), ("nowhere", "/usr")] {
+            std::os::unix::fs::symlink(to, root.join(link)).unwrap();
+        }
+        let found = ["/etc", "etc", "/absolute", "upwards", "../../etc"].map(|target| inside(&root, target).unwrap());
+        let missing = inside(&root, "/nowhere").is_err();
+        std::fs::remove_dir_all(&root).unwrap();
+        assert!(found.iter().all(|path| *path == root.join("etc")), "{found:?}");
+        assert!(missing);
     }
 }

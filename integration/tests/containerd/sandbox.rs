@@ -55,6 +55,48 @@ fn inside(sandbox: &Sandbox) -> String {
     format!("--sandbox {} {}", sandbox.id, namespaces.join(" "))
 }
 
+/// Containers see it as pid 1: one that may trace it gets what it has.
+fn of_the_holder_nothing_leads_to_the_host(holder: u32) {
+    let proc = |name: &str| format!("/proc/{holder}/{name}");
+    let status = fs::read_to_string(proc("status")).expect("a process");
+    let value = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("{field} in {status}")).trim().to_owned()
+    };
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(value(set), "0000000000000000", "{set}");
+    }
+    assert_eq!(value("NoNewPrivs"), "1");
+    for directory in ["root", "cwd", "fd"] {
+        assert_eq!(fs::read_dir(proc(directory)).expect("a directory").count(), 0, "{directory}");
+    }
+    assert!(fs::write(proc("root/x"), "").is_err());
+    let mounts = fs::read_to_string(proc("mountinfo")).expect("a process");
+    assert_eq!(mounts.lines().count(), 1, "{mounts}");
+}
+
+/// What a sandbox would change on the host is refused by its name. Each value is the host's own: a shim that wrote it would do no harm.
+fn nothing_of_the_host_is_set(daemon: &Containerd) {
+    let host =
+        |name: &str| fs::read_to_string(format!("/proc/sys/kernel/{name}")).expect("a setting").trim().to_owned();
+    let sysctl = |key: &str, name: &str| format!(r#""linux": {{"sysctl": {{"{key}": "{}"}}}}"#, host(name));
+    let cases = [
+        (sysctl("kernel.panic", "panic"), "kernel.panic"),
+        (sysctl("kernel/../kernel/panic", "panic"), "is not the name of a setting"),
+        (sysctl("kernel.shmmni", "shmmni"), "host ipc namespace"),
+        (format!(r#""hostname": "{}""#, host("hostname")), "no uts namespace"),
+    ];
+    for (fields, words) in cases {
+        let id = format!("sandbox-{}", id());
+        let spec = daemon.file(&format!("{id}.json"));
+        fs::write(&spec, format!(r#"{{"ociVersion": "1.0.2", {fields}}}"#)).expect("a file of ours");
+        let out = daemon.ctr(&format!("sandboxes run --runtime io.containerd.orlop.v2 {} {id}", spec.display()));
+        daemon.ctr(&format!("sandboxes rm --force {id}"));
+        let said = out.exits(1).error();
+        assert!(said.contains(words), "{fields}: {said}");
+    }
+}
+
 pub(super) fn containers_of_a_sandbox(daemon: &Containerd) {
     let sandbox = Sandbox::new(daemon);
     let flags = inside(&sandbox);
@@ -84,8 +126,10 @@ pub(super) fn containers_of_a_sandbox(daemon: &Containerd) {
 
 /// A pod ends with its shim, and the shim survives the end of its process until it is removed.
 pub(super) fn a_sandbox_and_its_end(daemon: &Containerd) {
+    nothing_of_the_host_is_set(daemon);
     let sandbox = Sandbox::new(daemon);
     let (shim, holder) = sandbox.processes();
+    of_the_holder_nothing_leads_to_the_host(holder);
     signal(holder, Signal::KILL);
     wait::until("its process has gone", Duration::from_secs(10), || {
         (!Path::new(&format!("/proc/{holder}")).exists()).then_some(())

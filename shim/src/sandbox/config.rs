@@ -92,11 +92,14 @@ impl Config {
         Ok(config)
     }
 
-    /// hostname, linux.cgroup_parent and linux.sysctls (fields 2, 8.1 and 8.3 of runtime.v1.PodSandboxConfig, in Kubernetes' cri-api).
+    /// hostname, linux.cgroup_parent, linux.security_context.namespace_options and linux.sysctls (fields 2, 8.1, 8.2.1 and 8.3 of
+    /// runtime.v1.PodSandboxConfig, in Kubernetes' cri-api).
     fn add_pod(&mut self, raw: &[u8]) -> Result<(), String> {
         const HOSTNAME: u32 = 2;
         const LINUX: u32 = 8;
         const CGROUP_PARENT: u32 = 1;
+        const SECURITY_CONTEXT: u32 = 2;
+        const NAMESPACE_OPTIONS: u32 = 1;
         const SYSCTLS: u32 = 3;
         for hostname in fields(raw, HOSTNAME)? {
             self.hostname = text(&hostname)?;
@@ -105,9 +108,26 @@ impl Config {
             for parent in fields(&linux, CGROUP_PARENT)? {
                 self.cgroup = cgroup(&text(&parent)?);
             }
+            for context in fields(&linux, SECURITY_CONTEXT)? {
+                for options in fields(&context, NAMESPACE_OPTIONS)? {
+                    self.share_with_host(&options)?;
+                }
+            }
             for entry in fields(&linux, SYSCTLS)? {
                 let part = |number| fields(&entry, number)?.last().map_or(Ok(String::new()), |value| text(value));
                 self.sysctls.insert(part(1)?, part(2)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// What hostNetwork, hostPID and hostIPC of a pod ask for: NamespaceOption, each of its fields NODE.
+    fn share_with_host(&mut self, options: &[u8]) -> Result<(), String> {
+        const NODE: u64 = 2;
+        const FIELDS: [(u32, i32); 3] = [(1, CLONE_NEWNET), (2, CLONE_NEWPID), (3, CLONE_NEWIPC)];
+        for (number, flag) in FIELDS {
+            if last_number(options, number)? == Some(NODE) {
+                self.made &= !flag;
             }
         }
         Ok(())
@@ -135,6 +155,17 @@ fn fields(raw: &[u8], number: u32) -> Result<Vec<Vec<u8>>, String> {
         .collect())
 }
 
+/// The value of a field of an enumeration, the last of which counts.
+fn last_number(raw: &[u8], number: u32) -> Result<Option<u64>, String> {
+    let message = Empty::parse_from_bytes(raw).map_err(|e| e.to_string())?;
+    let all = message.special_fields.unknown_fields().iter();
+    let found = all.filter_map(|(found, value)| match value {
+        UnknownValueRef::Varint(value) if found == number => Some(value),
+        _ => None,
+    });
+    Ok(found.last())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +183,17 @@ mod tests {
         assert_eq!(config.cgroup, Some(PathBuf::from("/p")));
         any.value = b"\x12\x05h".to_vec();
         assert!(Config::of(None, Some(&any), "").unwrap_err().contains("PodSandboxConfig"));
+    }
+
+    #[test]
+    fn a_pod_shares_with_the_host_what_it_asks_for() {
+        let mut any = Any::new();
+        any.type_url = "runtime.v1.PodSandboxConfig".to_string();
+        // linux { security_context { namespace_options { pid: NODE ipc: POD } } }, then { pid: CONTAINER ipc: NODE }
+        any.value = b"\x42\x08\x12\x06\x0a\x04\x10\x02\x18\x00".to_vec();
+        assert_eq!(Config::of(None, Some(&any), "").unwrap().made, OF_A_POD & !CLONE_NEWPID);
+        any.value = b"\x42\x08\x12\x06\x0a\x04\x10\x01\x18\x02".to_vec();
+        assert_eq!(Config::of(None, Some(&any), "").unwrap().made, OF_A_POD & !CLONE_NEWIPC);
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! The process that a sandbox is: it holds the namespaces that containers join by its pid, is the first process of their pid namespace, and does
 //! nothing else. It needs no image and no root file system, and ends with the daemon.
+//!
+//! Containers of the pod see it as pid 1, and one that may trace it can do whatever it can: so it keeps nothing of the host. Its root is an empty
+//! directory in a mount namespace of its own, and it has no capability, no file, and no way to get one.
 
 use super::config::Config;
-use orlop_sys::process::{self, CLONE_NEWUSER, CLONE_PARENT};
-use orlop_sys::{Errno, file};
+use orlop_sys::process::{self, CLONE_NEWNS, CLONE_NEWUSER, CLONE_PARENT, Capabilities};
+use orlop_sys::{Errno, file, mount};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Its name in ps(1).
@@ -18,6 +22,7 @@ const NAME: &std::ffi::CStr = c"orlop-sandbox";
 pub fn start(config: &Config) -> Result<i32, String> {
     let joined: Vec<(&Path, OwnedFd)> =
         config.joined.iter().map(|path| Ok((path.as_path(), open(path)?))).collect::<Result<_, String>>()?;
+    let host = Names::now();
     // The kernel allows a member of the user namespace alone to join what belongs to it.
     for (path, namespace) in &joined {
         let failed = |e: Errno| format!("user namespace of {}: {}", path.display(), e.desc());
@@ -32,13 +37,13 @@ pub fn start(config: &Config) -> Result<i32, String> {
     let (reader, writer) = file::pipe().map_err(|e| format!("pipe: {}", e.desc()))?;
     let flags = config.made as u64 | CLONE_PARENT as u64;
     let child = process::clone3(flags, None, || {
-        let said = become_holder(config).err().unwrap_or_default();
+        let said = become_holder(config, &host).err().unwrap_or_default();
         if !said.is_empty() {
             let _ = file::write(writer.as_fd(), said.as_bytes());
             return 1;
         }
-        // The pipe's end says that it is ready.
-        if file::close_others(3, []).is_err() {
+        // The pipe's end says that it is ready. The standard streams go too: they are the daemon's.
+        if file::close_others(0, []).is_err() {
             return 1;
         }
         process::hold()
@@ -56,21 +61,85 @@ fn open(path: &Path) -> Result<OwnedFd, String> {
     file::open(&text, file::O_RDONLY, 0).map_err(failed)
 }
 
-/// In the new process: what only one that is inside can do.
-fn become_holder(config: &Config) -> Result<(), String> {
-    let failed = |what: &str| {
-        let what = what.to_string();
-        move |e: Errno| format!("{what}: {}", e.desc())
-    };
+/// The namespaces that settings belong to, by device and inode; `None`: it cannot be told.
+struct Names([Option<(u64, u64)>; 3]);
+
+impl Names {
+    /// As in /proc/PID/ns.
+    const FILES: [&str; 3] = ["ipc", "net", "uts"];
+
+    /// Those of this process.
+    fn now() -> Names {
+        Names(
+            Names::FILES
+                .map(|name| std::fs::metadata(format!("/proc/self/ns/{name}")).ok().map(|m| (m.dev(), m.ino()))),
+        )
+    }
+
+    /// Whether both are known to have another namespace `file`.
+    fn differ(&self, other: &Names, file: &str) -> bool {
+        let both = Names::FILES.iter().zip(self.0.iter().zip(&other.0));
+        let mut of_file = both.filter(|(name, _)| **name == file);
+        of_file.any(|(_, (one, other))| one.is_some() && other.is_some() && one != other)
+    }
+}
+
+fn failed(what: &'static str) -> impl Fn(Errno) -> String {
+    move |e| format!("{what}: {}", e.desc())
+}
+
+/// In the new process: what only one that is inside can do. `host`: the daemon's namespaces, which a sandbox changes nothing in.
+fn become_holder(config: &Config, host: &Names) -> Result<(), String> {
     process::setsid().map_err(failed("setsid"))?;
     process::set_name(NAME).map_err(failed("prctl"))?;
+    let ours = Names::now();
     if !config.hostname.is_empty() {
+        if !ours.differ(host, "uts") {
+            return Err(format!("hostname {:?}: the sandbox has no uts namespace of its own", config.hostname));
+        }
         process::set_hostname(config.hostname.as_bytes()).map_err(failed("sethostname"))?;
     }
     for (name, value) in &config.sysctls {
         // Those of net and kernel show the namespaces of whoever opens them.
-        let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        std::fs::write(&path, value).map_err(|e| format!("sysctl {name}: {e}"))?;
+        let (path, kind) = orlop::config::sysctl_of(name)?;
+        if !ours.differ(host, orlop::config::namespace_file(kind)) {
+            return Err(format!("sysctl {name:?} is not allowed in the host {kind} namespace"));
+        }
+        std::fs::write(format!("/proc/sys/{path}"), value).map_err(|e| format!("sysctl {name}: {e}"))?;
     }
-    Ok(())
+    leave_the_host()?;
+    drop_privileges()
+}
+
+/// Into a mount namespace with one empty directory that nobody can write to.
+fn leave_the_host() -> Result<(), String> {
+    process::unshare(CLONE_NEWNS).map_err(failed("unshare"))?;
+    // What is unmounted from here on stays on the host.
+    mount::mount(None, c"/", None, mount::MS_REC | mount::MS_PRIVATE, None).map_err(failed("make / private"))?;
+    let tmpfs = mount::fsopen(c"tmpfs").map_err(failed("fsopen tmpfs"))?;
+    const ATTRIBUTES: u64 = mount::attr::RDONLY | mount::attr::NOSUID | mount::attr::NODEV | mount::attr::NOEXEC;
+    let root = mount::fsmount(tmpfs.as_fd(), ATTRIBUTES).map_err(failed("fsmount"))?;
+    // pivot_root(2) wants a mount point, whichever: this one is needed no more.
+    let place = file::open(c"/proc", file::O_PATH | file::O_DIRECTORY, 0).map_err(failed("open /proc"))?;
+    mount::attach(root.as_fd(), place.as_fd()).map_err(failed("move_mount"))?;
+    process::fchdir(root.as_fd()).map_err(failed("fchdir"))?;
+    mount::pivot_root_here().map_err(failed("pivot_root"))?;
+    mount::unmount(c".", mount::MNT_DETACH).map_err(failed("unmount the old root"))?;
+    process::chdir(c"/").map_err(failed("chdir"))
+}
+
+/// Takes away for good all that root has. The bounding set needs a capability itself; the kernel may make a process dumpable again whose
+/// credentials change, so that this is last.
+fn drop_privileges() -> Result<(), String> {
+    process::set_no_new_privs().map_err(failed("no_new_privs"))?;
+    for capability in 0..u64::BITS as u8 {
+        match process::drop_bounding(capability) {
+            Ok(()) => {}
+            // It was the last one that the kernel has.
+            Err(Errno::EINVAL) => break,
+            Err(e) => return Err(failed("drop the bounding set")(e)),
+        }
+    }
+    process::set_capabilities(&Capabilities::default()).map_err(failed("capset"))?;
+    process::set_dumpable(false).map_err(failed("set_dumpable"))
 }
