@@ -18,8 +18,8 @@ pub struct Hidden {
     proc: Option<Option<OwnedFd>>,
 }
 
-/// Symbolic links in the root of procfs: the only ones there.
-const PROC_LINKS: [&CStr; 4] = [c"self", c"thread-self", c"net", c"mounts"];
+/// Symbolic links in the root of procfs: all that the kernel makes there (proc_symlink), the last two on some architectures.
+const PROC_LINKS: [&CStr; 6] = [c"self", c"thread-self", c"net", c"mounts", c"device-tree", c"rtas"];
 /// The inode of the root of every procfs.
 const PROC_ROOT: u64 = 1;
 
@@ -64,19 +64,35 @@ impl Hidden {
         match cover {
             Cover::First(first) => spot.attach(first),
             Cover::Copy(copy) => spot.attach(copy.as_fd()),
+        }?;
+        if found.is_some_and(|found| found.ino == PROC_ROOT) {
+            self.covered();
         }
+        Ok(())
     }
 
     /// Makes a path below `root` read-only, with all that is mounted there.
     pub fn read_only(&mut self, root: BorrowedFd, path: &CStr) -> Result<(), Fault> {
         let Some(spot) = spot(&mut self.proc, root, path)? else { return Ok(()) };
-        let tree = match &spot {
-            Spot::At(place) => Some(sys::clone_tree(Some(place.as_fd()), c"", true, false)?),
-            Spot::InProc(proc, name) => if_there(sys::clone_tree(Some(*proc), name, true, true))?,
+        let (tree, root_of_proc) = match &spot {
+            Spot::At(place) => {
+                let ino = file::fstat(place.as_fd())?.ino;
+                (Some(sys::clone_tree(Some(place.as_fd()), c"", true, false)?), ino == PROC_ROOT)
+            }
+            Spot::InProc(proc, name) => (if_there(sys::clone_tree(Some(*proc), name, true, true))?, false),
         };
         let Some(tree) = tree else { return Ok(()) };
         sys::set_attr(tree.as_fd(), &Attr { set: attr::RDONLY, ..Attr::default() }, false).part(Part::Attributes)?;
-        spot.attach(tree.as_fd())
+        spot.attach(tree.as_fd())?;
+        if root_of_proc {
+            self.covered();
+        }
+        Ok(())
+    }
+
+    /// Something lies over /proc now, maybe by way of a link in the image: what is attached in the procfs below it would hide nothing.
+    fn covered(&mut self) {
+        self.proc = None;
     }
 
     /// Leaves the fds to be closed by number.

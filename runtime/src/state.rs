@@ -80,6 +80,9 @@ pub struct Saved {
     /// Whether config.json has hooks that are still to run: poststart and poststop. Without, nobody has to read it again.
     #[serde(default = "yes")]
     pub late_hooks: bool,
+    /// Its create runs hooks, and the init may still have the host's root: nothing may follow it there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub making: bool,
 }
 
 /// For a state that does not say it.
@@ -383,6 +386,16 @@ impl Reserved {
         replace(&self.dir, STATE, saved)
     }
 
+    /// Writes state.json under another name, until [`Reserved::publish`].
+    pub fn prepare(&self, saved: &Saved) -> Result<()> {
+        write_beside(&self.dir, STATE, saved)
+    }
+
+    /// From now on the container is found by its id.
+    pub fn publish(&self) -> Result<()> {
+        put_in_place(&self.dir, STATE)
+    }
+
     fn write(&self, name: &str, data: &[u8]) -> Result<()> {
         let path = self.dir.join(name);
         whole::write(&path, file::O_CREAT | file::O_EXCL, data).on("write", path.display())
@@ -431,11 +444,24 @@ fn not_writable(e: Error) -> Error {
 /// Writes a file of the directory as JSON by way of a temporary one, so that readers see the old file or the new one. A
 /// temporary file that an earlier attempt has left behind is no obstacle; whoever calls has the lock.
 fn replace(dir: &Path, name: &str, value: &impl Serialize) -> Result<()> {
+    write_beside(dir, name, value)?;
+    put_in_place(dir, name)
+}
+
+fn beside(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.tmp"))
+}
+
+fn write_beside(dir: &Path, name: &str, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec(value).map_err(|e| invalid(name, e.to_string()))?;
-    let (path, temporary) = (dir.join(name), dir.join(format!("{name}.tmp")));
+    let path = beside(dir, name);
     let flags = file::O_CREAT | file::O_TRUNC | file::O_NOFOLLOW;
-    whole::write(&temporary, flags, &text).on("write", temporary.display())?;
-    std::fs::rename(&temporary, &path).on("rename to", path.display())
+    whole::write(&path, flags, &text).on("write", path.display())
+}
+
+fn put_in_place(dir: &Path, name: &str) -> Result<()> {
+    let path = dir.join(name);
+    std::fs::rename(beside(dir, name), &path).on("rename to", path.display())
 }
 
 /// Who makes the cgroups of the container in this directory, and whether that is the systemd of its user.

@@ -57,6 +57,7 @@ impl Lab {
             private_pid: false,
             restored_time: false,
             late_hooks: true,
+            making: false,
         };
         reserved.save(&saved).unwrap();
         reserved.commit();

@@ -40,6 +40,10 @@ pub(super) fn checks() -> Vec<Check> {
         failing_start_container_is_an_error_of_start "runtime.md#lifecycle",
         failing_poststop_is_told "runtime.md#lifecycle",
     );
+    checks.append(&mut own_checks!(
+        "hooks",
+        exec_waits_for_the_end_of_create "orlop: exec",
+    ));
     for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
         checks.push(Check::new(
             format!("hooks::state_on_stdin_of_{kind}"),
@@ -134,6 +138,28 @@ fn hook(lab: &mut Lab, kind: &str, script: &str) -> Outcome {
     if !lab.config["mounts"].as_array().is_some_and(|mounts| mounts.iter().any(|mount| mount["destination"] == shown)) {
         lab.mount(&shown, "bind", &log, &["bind", "rw"]);
     }
+    Ok(())
+}
+
+/// Before the init has changed its root, whoever joins its mount namespace has the host's.
+fn exec_waits_for_the_end_of_create(lab: &mut Lab) -> Outcome {
+    let mark = lab.dir.join("on-the-host");
+    let (root, runtime) = (lab.dir.join("root"), std::fs::canonicalize(&lab.runtime)?);
+    let script = format!(
+        "{} --root {} exec {} touch {} 2>$LOG/said; echo $? >$LOG/status",
+        runtime.display(),
+        root.display(),
+        lab.id,
+        mark.display()
+    );
+    hook(lab, "createRuntime", &script)?;
+    lab.args(&["sleep", "100"]).create()?;
+    ensure!(!mark.exists(), "exec has run on the host's root file system");
+    same!(log(lab, "status")?.trim(), "255", "exit status of exec in a hook");
+    let said = log(lab, "said")?;
+    ensure!(said.contains("still being created"), "exec said: {said}");
+    lab.start()?;
+    same!(lab.call(&["exec", &lab.id, "echo", "later"]).go()?.ok("exec")?.stdout, "later\n", "exec after it");
     Ok(())
 }
 

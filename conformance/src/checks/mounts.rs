@@ -62,6 +62,8 @@ pub(super) fn checks() -> Vec<Check> {
         masked_paths_cannot_be_unmounted "config-linux.md#masked-paths",
         readonly_paths "config-linux.md#readonly-paths",
         readonly_path_missing_is_ignored "config-linux.md#readonly-paths",
+        masks_lie_over_a_proc_made_read_only "config-linux.md#masked-paths",
+        masks_lie_over_a_proc_that_an_image_links_to "config-linux.md#masked-paths",
         devices_default "config-linux.md#default-devices",
         devices_default_symlinks "runtime-linux.md#dev-symbolic-links",
         devices_ptmx "config-linux.md#default-devices",
@@ -616,6 +618,20 @@ fn readonly_paths(lab: &mut Lab) -> Outcome {
     let out = lab.sh("touch /free; touch /fixed/file; echo 1 > /proc/sys/vm/drop_caches").run()?;
     same!(out.stderr.matches("Read-only file system").count(), 2, "refusals in {}", out.stderr);
     ensure!(lab.rootfs().join("free").exists(), "the root is not writable");
+    Ok(())
+}
+
+fn masks_lie_over_a_proc_made_read_only(lab: &mut Lab) -> Outcome {
+    lab.set("/linux/readonlyPaths", json!(["/proc/bus", "/proc"])).set("/linux/maskedPaths", json!(["/proc/keys"]));
+    same!(lab.run_sh("stat -c %F /proc/keys")?.trim(), "character special file", "what covers /proc/keys");
+    Ok(())
+}
+
+/// The image says what a path of the configuration leads to.
+fn masks_lie_over_a_proc_that_an_image_links_to(lab: &mut Lab) -> Outcome {
+    symlink("/proc", lab.rootfs().join("fixed"))?;
+    lab.set("/linux/readonlyPaths", json!(["/proc/bus", "/fixed"])).set("/linux/maskedPaths", json!(["/proc/keys"]));
+    same!(lab.run_sh("stat -c %F /proc/keys")?.trim(), "character special file", "what covers /proc/keys");
     Ok(())
 }
 

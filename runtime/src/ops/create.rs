@@ -78,7 +78,9 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
     cgroup.armed = true;
     let rootless = super::caller();
     let subgroup = delegate::subgroup(&config.spec)?;
-    let hooks = ["prestart", "createRuntime"].iter().any(|kind| !hooks::list(&config.spec, kind).is_empty());
+    // An init that asks before its own hooks runs none of them when its parent is gone.
+    let hooks =
+        ["prestart", "createRuntime", "createContainer"].iter().any(|kind| !hooks::list(&config.spec, kind).is_empty());
     let asked = hooks || !subgroup.is_empty() || linux.is_some_and(|l| l.intel_rdt().is_some());
     let plan = plan::plan(
         &config.spec,
@@ -149,7 +151,12 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
         }
     };
     let (saved, master, devices) = (answers.saved, answers.master, answers.devices);
-    let saved = saved.ok_or_else(|| Error::new(Kind::Init, "the container's init left out its hooks"))?;
+    let mut saved = saved.ok_or_else(|| Error::new(Kind::Init, "the container's init left out its hooks"))?;
+    if std::mem::take(&mut saved.making) {
+        reserved.save(&saved)?
+    } else {
+        reserved.publish()?
+    }
     Ok(Made { plan, saved, init, master, devices, class, cgroup, reserved })
 }
 
@@ -207,8 +214,13 @@ pub(super) struct Creating<'a> {
 
 impl Answers for Creating<'_> {
     fn born(&mut self, pid: i32) -> Result<()> {
-        // While the init makes its mounts.
-        if self.asked { Ok(()) } else { self.hooks(pid) }
+        if !self.asked {
+            // While the init makes its mounts. Nobody is to find it before it has left the host's root: exec would follow it there.
+            let saved = self.saved(pid)?;
+            self.reserved.prepare(&saved)?;
+            self.saved = Some(saved);
+        }
+        Ok(())
     }
 
     fn devices(&mut self, pid: i32, socket: OwnedFd) -> Result<()> {
@@ -218,7 +230,8 @@ impl Answers for Creating<'_> {
 
     fn hooks(&mut self, pid: i32) -> Result<()> {
         // Before the hooks, so that a half-made container can be killed by its id.
-        let saved = self.save(pid)?;
+        let saved = Saved { making: true, ..self.saved(pid)? };
+        self.reserved.save(&saved)?;
         if let Some(class) = self.class {
             class.group().enter(pid)?;
         }
@@ -244,9 +257,9 @@ impl Answers for Creating<'_> {
 }
 
 impl Creating<'_> {
-    fn save(&self, pid: i32) -> Result<Saved> {
+    fn saved(&self, pid: i32) -> Result<Saved> {
         let start = state::stat(pid).map(|(_, start)| start);
-        let saved = Saved {
+        Ok(Saved {
             oci_version: crate::OCI_VERSION.to_string(),
             id: self.options.id.clone(),
             init_process_pid: pid,
@@ -262,9 +275,8 @@ impl Creating<'_> {
             private_pid: super::namespace(&self.config.spec, Ns::Pid).is_some_and(|path| path.is_none()),
             restored_time: false,
             late_hooks: ["poststart", "poststop"].iter().any(|kind| !hooks::list(&self.config.spec, kind).is_empty()),
-        };
-        self.reserved.save(&saved)?;
-        Ok(saved)
+            making: false,
+        })
     }
 }
 

@@ -35,6 +35,7 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
         Status::Paused if !options.ignore_paused => {
             return Err(refused("cannot exec in a paused container (use --ignore-paused to override)"));
         }
+        _ if container.saved.making => return Err(refused("cannot exec in a container that is still being created")),
         _ => {}
     }
     let config = container.config()?;

@@ -138,7 +138,7 @@ fn make(global: &Global, options: &RestoreOptions) -> Result<Running> {
         let mut saved =
             saved.ok_or_else(|| Error::new(Kind::System, "criu told of another process than it restored"))?;
         let pidfd = process::pidfd_open(pid).on("pidfd_open", pid)?;
-        saved.restored_time = in_other_time(&config.spec, pid)?;
+        (saved.restored_time, saved.making) = (in_other_time(&config.spec, pid)?, false);
         reserved.save(&saved)?;
         unplace(&reserved)?;
         super::tell(pid, pidfd.as_fd(), create.pid_file.as_deref(), None)?;
