@@ -15,7 +15,7 @@ mkdir -p "$(dirname "$results")"
 : >"$results"
 log=$(mktemp)
 job=
-passed=0 failed=0 broken=()
+passed=0 failed=0 broken=() why=()
 
 # Ends the suite that runs, and removes the log. For the caller's trap on EXIT.
 end_suite() {
@@ -36,6 +36,13 @@ rows() { # SUITE: the tests of the log, as `suite test result`
         match($0, /deps\/[a-z_]+-[0-9a-f]+\)/) { suite = substr($0, RSTART + 5); sub(/-[0-9a-f]+\)$/, "", suite) }
         match($0, /test [^ ]+ +\.\.\. (ok|FAILED|ignored)/) { split(substr($0, RSTART, RLENGTH), word, / +/); print suite, word[2], word[4] }
         /^(ok|known|ignored|FAILED) +[^ :]+::[^ ]+ \(/ { print suite, $2, $1 }' "$log"
+}
+
+reasons() { # the first lines of what each failed test of the log said: a log may be kept by its end alone
+    awk '/^FAILED +[^ :]+::/ { print substr($0, 1, 300); left = 0 }
+         /^---- .* ----$/ { print; left = 3; next }
+         /^failures:$/ { left = 0 }
+         left && NF && !/^thread .* panicked at|^note: run with/ { print "    " substr($0, 1, 300); left-- }' "$log"
 }
 
 # NAME COMMAND...: with cargo, which runs several programs, a suite is called by the name of the program.
@@ -60,6 +67,7 @@ suite() {
     if [ "$count" = 0 ] || [ "$p" = 0 ] || { [ "$status" != 0 ] && [ "$f" = 0 ]; }; then
         broken+=("$name (exit status $status, $p passed)")
     fi
+    mapfile -t -O ${#why[@]} why < <(reasons)
     local -A engines=()
     while read -r program test result; do
         [ -n "${engines[$program]:-}" ] || engines[$program]=$(engine "$program")
@@ -72,6 +80,7 @@ suite() {
 sum() {
     local all=$((failed + ${#broken[@]})) name
     printf '\n'
+    [ ${#why[@]} = 0 ] || printf '%s\n' "${why[@]}"
     for name in "${broken[@]}"; do printf 'suite broken: %s\n' "$name"; done
     printf 'every test: %s\n%d passed, %d failed\n' "$results" "$passed" "$all"
     [ "$all" = 0 ]
