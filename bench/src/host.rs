@@ -78,9 +78,19 @@ pub fn is_isolated() -> bool {
     env::var_os(INSIDE).is_some()
 }
 
+/// Makes nothing of who started it count: a runtime closes the fds that it inherits, and asks every hierarchy for the cgroup that it is in.
+fn detach() -> Result<()> {
+    for directory in Layout::here()?.directories() {
+        // A v2 root that is delegated takes no processes: there the path is the same for all that start it.
+        let _ = fs::write(directory.join("cgroup.procs"), "0");
+    }
+    Ok(orlop_sys::file::cloexec_from(3)?)
+}
+
 /// Executes this program again in a mount namespace of its own, whose mounts propagate as the host's do; with `v1_alone`,
 /// see [`hide_v2`], on a hybrid host. Returns only if that fails.
 pub fn isolate(v1_alone: bool) -> Result<()> {
+    detach()?;
     let hide = if v1_alone && Layout::here()?.name() == "hybrid" { HIDE_V2 } else { "true" };
     let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
     let is_shared = |line: &str| line.split(' ').nth(4) == Some("/") && line.contains(" shared:");
