@@ -1,10 +1,9 @@
 //! Mounts of type cgroup: what the container sees of the hierarchies.
 
 use super::mount_options::Options;
-use super::mounts::{bind_step, plain_mount, simple_mount};
-use super::namespaces::Namespaces;
+use super::mounts::{Setting, bind_step, plain_mount, simple_mount};
 use super::root::propagation;
-use super::{BindStep, Input, MountStep, Plan, Step, Tree, c_path, c_string};
+use super::{BindStep, MountStep, Plan, Step, Tree, c_path, c_string};
 use crate::cgroup::{self, Hierarchy};
 use crate::error::Result;
 use oci_spec::runtime::LinuxNamespaceType as Ns;
@@ -15,15 +14,8 @@ impl Plan {
     /// Type cgroup: on v2 the one hierarchy; on v1 a tmpfs with each hierarchy mounted in it. Without a cgroup
     /// namespace the container sees by bind mounts: on v1 its own directories; on v2 the host's tree, in which it finds
     /// the path that /proc/self/cgroup gives, unless a user namespace is meant to keep the host from it.
-    pub(super) fn cgroup(
-        &mut self,
-        field: &str,
-        target: &str,
-        o: Options,
-        ns: &Namespaces,
-        input: &Input,
-        outer: u64,
-    ) -> Result<()> {
+    pub(super) fn cgroup(&mut self, target: &str, o: Options, setting: &Setting) -> Result<()> {
+        let Setting { field, ns, input, outer, .. } = *setting;
         let own_namespace = ns.new_one(Ns::Cgroup);
         let flags = o.flags & !sys::MS_RDONLY;
         let restricted = Attr { set: o.attr(true).set, clear: 0, ..Attr::default() };

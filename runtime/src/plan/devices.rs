@@ -50,19 +50,19 @@ impl Plan {
         for (name, major, minor) in DEFAULT_DEVICES {
             let path = format!("/dev/{name}");
             if !wanted.iter().any(|d| clean(d.path()) == path) {
-                self.device(&path, S_IFCHR | 0o666, device(*major, *minor), (0, 0), ns, input, DEFAULTS)?;
+                self.device(&path, (S_IFCHR | 0o666, device(*major, *minor)), (0, 0), ns, input, DEFAULTS)?;
             }
         }
         for (i, d) in wanted.iter().enumerate() {
             let field = format!("linux.devices[{i}]");
-            let (mode, number) = device_of(d, &field)?;
+            let node = device_of(d, &field)?;
             let owner = (d.uid().unwrap_or(0), d.gid().unwrap_or(0));
             if !d.path().is_absolute() {
                 return Err(invalid(format!("{field}.path"), format!("{:?} is not an absolute path", d.path())));
             }
             // In its place comes the symlink to the container's own devpts.
             if clean(d.path()) != PTMX {
-                self.device(&clean(d.path()), mode, number, owner, ns, input, &field)?;
+                self.device(&clean(d.path()), node, owner, ns, input, &field)?;
             }
         }
         for (to, at) in DEV_SYMLINKS {
@@ -72,12 +72,11 @@ impl Plan {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the parts of one device")]
+    /// What mknod(2) takes: mode and number.
     fn device(
         &mut self,
         path: &str,
-        mode: u32,
-        number: u64,
+        (mode, number): (u32, u64),
         owner: (u32, u32),
         ns: &Namespaces,
         input: &Input,

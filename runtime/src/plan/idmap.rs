@@ -4,9 +4,10 @@
 //! them in the form of a user namespace: one for each distinct pair of maps, made before the clone, with nobody in it.
 
 use super::mount_options::Options;
+use super::mounts::Setting;
 use super::namespaces::Namespaces;
 use super::userns::{IdMap, lines};
-use super::{Idmap, Input, Open, Plan};
+use super::{Idmap, Open, Plan};
 use crate::error::{Result, invalid};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Ns, Mount};
 
@@ -36,15 +37,8 @@ impl IdmapOption {
 
 impl Plan {
     /// How the ids of this mount are shown; `None`: as they are.
-    pub(super) fn idmap(
-        &mut self,
-        m: &Mount,
-        o: &Options,
-        field: &str,
-        linux: Option<&Linux>,
-        ns: &Namespaces,
-        input: &Input,
-    ) -> Result<Option<Idmap>> {
+    pub(super) fn idmap(&mut self, m: &Mount, o: &Options, setting: &Setting) -> Result<Option<Idmap>> {
+        let Setting { field, linux, ns, input, .. } = *setting;
         let given = m.uid_mappings().is_some() || m.gid_mappings().is_some();
         let at = match &o.idmap {
             None if !given => return Ok(None),

@@ -26,6 +26,27 @@ const PROC_ALLOWED: &[&str] = &[
     "/proc/uptime",
 ];
 
+/// What one mount is planned with, besides itself.
+#[derive(Clone, Copy)]
+pub(super) struct Setting<'a> {
+    /// Its name in errors: `mounts[3]`.
+    pub(super) field: &'a str,
+    pub(super) linux: Option<&'a Linux>,
+    label: Option<&'a str>,
+    pub(super) ns: &'a Namespaces<'a>,
+    pub(super) input: &'a Input<'a>,
+    /// The propagation that the tree of the host is given first: see [`before_root`].
+    pub(super) outer: u64,
+}
+
+impl<'a> Setting<'a> {
+    fn new(spec: &'a Spec, ns: &'a Namespaces<'a>, input: &'a Input<'a>) -> Result<Setting<'a>> {
+        let linux = spec.linux().as_ref();
+        let label = linux.and_then(|l| l.mount_label().as_deref()).filter(|l| !l.is_empty());
+        Ok(Setting { field: "mounts", linux, label, ns, input, outer: before_root(spec)? })
+    }
+}
+
 impl Plan {
     pub(super) fn mounts(&mut self, spec: &Spec, ns: &Namespaces, input: &Input) -> Result<()> {
         let list = spec.mounts().as_deref().unwrap_or_default();
@@ -35,13 +56,7 @@ impl Plan {
             }
             return Ok(());
         }
-        let linux = spec.linux().as_ref();
-        let label = linux.and_then(|l| l.mount_label().as_deref()).filter(|l| !l.is_empty());
-        let outer = before_root(spec)?;
-        for (i, m) in list.iter().enumerate() {
-            let field = format!("mounts[{i}]");
-            self.mount(m, &field, linux, ns, input, label, outer)?;
-        }
+        self.listed(list, &Setting::new(spec, ns, input)?)?;
         if let Some(dir) = input.notify_dir {
             let path = c_path(dir, "NOTIFY_SOCKET")?;
             let tree = self.tree("NOTIFY_SOCKET", path, (false, false), ns, input);
@@ -73,12 +88,8 @@ impl Plan {
             let path = c_string(format!("/proc/{pid}/ns/user"), "linux.namespaces")?;
             self.open("linux.namespaces", Open::Namespace { path, kind: Ns::User as i32 });
         }
-        let linux = spec.linux().as_ref();
-        let label = linux.and_then(|l| l.mount_label().as_deref()).filter(|l| !l.is_empty());
-        let outer = before_root(spec)?;
-        for (i, m) in list.iter().enumerate() {
-            self.mount(m, &format!("mounts[{i}]"), linux, ns, input, label, outer)?;
-        }
+        let setting = Setting::new(spec, ns, input)?;
+        self.listed(list, &setting)?;
         // The host's paths mean something else inside, so the sources are opened before.
         let mut trees = Vec::new();
         for planned in &mut self.steps {
@@ -97,7 +108,7 @@ impl Plan {
                 let open =
                     Open::Tree { path: std::mem::take(path), recursive: b.whole, nofollow: b.nofollow, idmap: None };
                 b.tree = Tree::Opened(self.opens.len() + trees.len());
-                b.propagation = propagation(outer, &b.propagation);
+                b.propagation = propagation(setting.outer, &b.propagation);
                 trees.push((open, format!("{}.source", planned.field).into()));
             }
         }
@@ -127,29 +138,27 @@ impl Plan {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the parts of one mount")]
-    fn mount(
-        &mut self,
-        m: &Mount,
-        field: &str,
-        linux: Option<&Linux>,
-        ns: &Namespaces,
-        input: &Input,
-        label: Option<&str>,
-        outer: u64,
-    ) -> Result<()> {
-        let target = destination(m, input.rootfs);
+    fn listed(&mut self, list: &[Mount], setting: &Setting) -> Result<()> {
+        for (i, m) in list.iter().enumerate() {
+            self.mount(m, &Setting { field: &format!("mounts[{i}]"), ..*setting })?;
+        }
+        Ok(())
+    }
+
+    fn mount(&mut self, m: &Mount, setting: &Setting) -> Result<()> {
+        let field = setting.field;
+        let target = destination(m, setting.input.rootfs);
         let fs = m.typ().as_deref().unwrap_or_default();
         let o = sort(fs, m.options().as_deref().unwrap_or_default(), field)?;
-        let idmap = self.idmap(m, &o, field, linux, ns, input)?;
+        let idmap = self.idmap(m, &o, setting)?;
         check_proc(&target, fs, o.bind.is_some(), field)?;
         match (o.bind, fs) {
-            (Some(recursive), _) => self.bind(m, field, &target, recursive, o, idmap, ns, input, outer),
+            (Some(recursive), _) => self.bind(m, &target, recursive, o, idmap, setting),
             (None, "") => {
                 Err(invalid(format!("{field}.type"), "must be set, or the options must contain bind or rbind"))
             }
-            (None, "cgroup" | "cgroup2") => self.cgroup(field, &target, o, ns, input, outer),
-            (None, _) => self.file_system(m, fs, field, &target, o, label, ns),
+            (None, "cgroup" | "cgroup2") => self.cgroup(&target, o, setting),
+            (None, _) => self.file_system(m, fs, &target, o, setting),
         }
     }
 
@@ -169,19 +178,16 @@ impl Plan {
         Tree::Opened(self.open(field.to_string(), Open::Tree { path, recursive, nofollow, idmap: None }))
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the parts of one mount")]
     fn bind(
         &mut self,
         m: &Mount,
-        field: &str,
         target: &str,
         recursive: bool,
         o: Options,
         idmap: Option<Idmap>,
-        ns: &Namespaces,
-        input: &Input,
-        outer: u64,
+        setting: &Setting,
     ) -> Result<()> {
+        let Setting { field, ns, input, outer, .. } = *setting;
         let source = m.source().as_deref().filter(|s| !s.as_os_str().is_empty());
         let source = source.ok_or_else(|| invalid(format!("{field}.source"), "must be set for a bind mount"))?;
         for data in &o.data {
@@ -225,17 +231,8 @@ impl Plan {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the parts of one mount")]
-    fn file_system(
-        &mut self,
-        m: &Mount,
-        fs: &str,
-        field: &str,
-        target: &str,
-        o: Options,
-        label: Option<&str>,
-        ns: &Namespaces,
-    ) -> Result<()> {
+    fn file_system(&mut self, m: &Mount, fs: &str, target: &str, o: Options, setting: &Setting) -> Result<()> {
+        let Setting { field, label, ns, .. } = *setting;
         if o.copy_up && fs != "tmpfs" {
             return Err(invalid(format!("{field}.options"), "tmpcopyup is for tmpfs only"));
         }
