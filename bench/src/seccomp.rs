@@ -4,9 +4,10 @@ use crate::Result;
 use crate::footprint::Row;
 use crate::lab::Lab;
 use crate::stats::median;
-use crate::trace::{Insn, filters};
+use crate::trace::filters;
 use libc as c;
 use oci_spec::runtime::LinuxSeccomp;
+use orlop_sys::bpf::Insn;
 use std::time::Instant;
 
 /// Fifty calls of which servers, shells and interpreters make the most, of those that x86_64 and arm64 both have.

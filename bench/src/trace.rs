@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::lab::{Lab, Runtime, reap_all, rest};
+use orlop_sys::bpf::Insn;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -99,19 +100,6 @@ pub fn filters(lab: &Lab, runtime: &Runtime, bundle: &Path) -> Result<Vec<Vec<In
         .map(|(_, rest)| parse_filter(rest))
         .filter(|f| !f.is_empty())
         .collect())
-}
-
-/// An instruction of classic BPF.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Insn {
-    /// What it does.
-    pub code: u16,
-    /// The jump when the condition holds.
-    pub jt: u8,
-    /// The jump when it does not.
-    pub jf: u8,
-    /// The operand.
-    pub k: u32,
 }
 
 /// Reads `BPF_STMT(0|0|0x20, 0x4), BPF_JUMP(0x5|0|0x10, 0xc000003e, 0x1, 0), ...]`.
