@@ -137,10 +137,19 @@ impl Container {
         let (watch, restore) = match checkpoint {
             Some((images, parent)) => (None, Some(Restore { images, parent, streams })),
             None => {
-                let (pid, watch) = done.process(&shim.reaper)?;
-                streams.attach(done.console)?;
-                init.began(pid, &watch, streams);
-                (Some(watch), None)
+                let ready = done.process(&shim.reaper).and_then(|(pid, watch)| {
+                    streams.attach(done.console)?;
+                    init.began(pid, &watch, streams);
+                    Ok(watch)
+                });
+                match ready {
+                    Ok(watch) => (Some(watch), None),
+                    Err(e) => {
+                        // It is made, and nobody would know of it.
+                        clean_up(shim, &options, &id, &bundle).await;
+                        return Err(e.during("OCI runtime create failed"));
+                    }
+                }
             }
         };
         let container = Arc::new(Container {
@@ -598,7 +607,7 @@ async fn clean_up(shim: &Shim, options: &Options, id: &str, bundle: &Path) {
         deleted.map(|()| Vec::new())
     };
     if let Err(e) = worker::run(&shim.reaper, Job { stdio: None }, run).await {
-        log::error!("{id}: clean up after a lost worker: {}", e.message);
+        log::error!("{id}: clean up: {}", e.message);
     }
 }
 

@@ -20,6 +20,8 @@ use std::time::Duration;
 const VERSIONS: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 /// How long the last events may take on their way out.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
+/// Rounds of the event loop in which an answer has certainly been written: several times the handful of tasks that it goes through.
+const ROUNDS_OF_ANSWER: usize = 32;
 
 /// Serves until containerd says that it is over, or a signal does.
 pub fn serve(listener: UnixListener, socket: &Path, namespace: &str, events: String) -> Result<(), String> {
@@ -90,8 +92,11 @@ async fn run(
     }
     // While the listener is there, a new daemon of the same group would find it in use; the last events take their time.
     drop(bound);
-    // The answer to the request for the end goes out before the connections close.
-    tokio::task::yield_now().await;
+    // The answer to the request for the end goes out before the connections close: through the tasks of the handler, of the connection
+    // and of its writer, each of which has its turn in a round of this loop.
+    for _ in 0..ROUNDS_OF_ANSWER {
+        tokio::task::yield_now().await;
+    }
     let _ = server.shutdown().await;
     drop((server, service));
     // Its queue has no sender any more: it ends when all has been sent.
