@@ -128,7 +128,7 @@ pub const NEEDS: &[Need] = &[
         checks: &[
             "process::apparmor_profile",
             "process::apparmor_profile_that_is_not_loaded_is_refused",
-            "cli::exec_apparmor",
+            "exec::apparmor",
         ],
     },
 ];

@@ -5,8 +5,10 @@ use crate::check::Check;
 mod cgroups;
 mod checkpoint;
 mod cli;
+mod console;
 mod errors;
 mod events;
+mod exec;
 mod flags;
 mod hooks;
 mod idmap;
@@ -18,6 +20,7 @@ mod mounts;
 mod namespaces;
 mod network_devices;
 mod process;
+mod reports;
 mod rootless;
 mod seccomp;
 mod systemd;
@@ -28,6 +31,9 @@ pub fn all() -> Vec<Check> {
     let areas = [
         lifecycle::checks(),
         cli::checks(),
+        reports::checks(),
+        console::checks(),
+        exec::checks(),
         process::checks(),
         memory_policy::checks(),
         known_fields::checks(),
