@@ -51,6 +51,7 @@ const TESTS: &[(&str, Body)] = tests![
     many_outputs_at_once,
     events_wait_for_containerd,
     the_shim_is_told_to_end,
+    the_shim_is_told_to_end_in_create,
     a_daemon_that_was_killed_gives_way,
     empty_namespaces,
     warnings_of_the_runtime_are_in_the_log,
@@ -76,7 +77,42 @@ fn main() -> ExitCode {
             Ok(())
         })
     };
-    libtest_mimic::run(&arguments, TESTS.iter().map(trial).collect()).exit_code()
+    let mut trials: Vec<Trial> = TESTS.iter().map(trial).collect();
+    if !arguments.list {
+        // What it waits for takes a minute, in which the others run.
+        let idle = Idle::start();
+        trials.push(Trial::test("a_daemon_that_is_left_behind", move || {
+            idle.a_daemon_that_is_left_behind();
+            Ok(())
+        }));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Two daemons that were asked for nothing. The client of one has gone.
+struct Idle {
+    kept: (Host, Bundle, Shim),
+    left: Host,
+}
+
+impl Idle {
+    fn start() -> Idle {
+        let host = Host::new(&shim(), None);
+        let bundle = host.bundle(&id(), &["sleep", "1000"]);
+        let kept = host.start(&bundle);
+        let left = Host::new(&shim(), None);
+        drop(left.start(&left.bundle(&id(), &["sleep", "1000"])));
+        Idle { kept: (host, bundle, kept), left }
+    }
+
+    /// containerd, killed before it could ask for anything, may know nothing of it when it is back.
+    fn a_daemon_that_is_left_behind(&self) {
+        wait::until("it ends by itself", Duration::from_secs(150), || self.left.leftovers().is_empty().then_some(()));
+        // The older one has a client, which may be about to ask.
+        let (_, bundle, shim) = &self.kept;
+        shim.run(bundle, &Stdio3::default());
+        shim.remove(&bundle.id);
+    }
 }
 
 fn id() -> String {
@@ -377,27 +413,44 @@ fn the_client_goes_away_in_create(host: &Host) {
     }
 }
 
+/// A hook that waits, in the middle of a create.
+struct Hook(PathBuf);
+
+impl Hook {
+    fn begun(&self) {
+        wait::until("the hook", Duration::from_secs(30), || self.0.with_extension("begun").exists().then_some(()));
+    }
+
+    fn go(&self) {
+        fs::write(self.0.with_extension("go"), "").expect("our file");
+    }
+}
+
+/// A container whose create waits in a hook, which then ends with `status`.
+fn held_up(host: &Host, status: i32) -> (Bundle, Hook) {
+    let mut bundle = host.bundle(&id(), &["sleep", "1000"]);
+    let hook = Hook(host.file(&format!("hook-of-{}", bundle.id)));
+    let busybox = host.file("rootfs/bin/busybox").display().to_string();
+    let path = hook.0.display();
+    let held =
+        format!("{busybox} touch {path}.begun; until [ -e {path}.go ]; do {busybox} sleep 0.05; done; exit {status}");
+    bundle.config["hooks"]["createRuntime"] = serde_json::json!([{"path": busybox, "args": ["sh", "-c", held]}]);
+    (bundle, hook)
+}
+
 /// containerd whose create is cancelled deletes the task and asks for the end while the create still runs, and never again. The end comes
 /// with that of the container, or when there is none.
 fn the_client_gives_up_in_create(host: &Host) {
     for status in [0, 1] {
-        let (begun, go) = (host.file(&format!("begun{status}")), host.file(&format!("go{status}")));
-        let mut bundle = host.bundle(&id(), &["sleep", "1000"]);
-        let busybox = host.file("rootfs/bin/busybox").display().to_string();
-        let held = format!(
-            "{busybox} touch {}; until [ -e {} ]; do {busybox} sleep 0.05; done; exit {status}",
-            begun.display(),
-            go.display()
-        );
-        bundle.config["hooks"]["createRuntime"] = serde_json::json!([{"path": busybox, "args": ["sh", "-c", held]}]);
+        let (bundle, hook) = held_up(host, status);
         let shim = host.start(&bundle);
         thread::scope(|scope| {
             let create = scope.spawn(|| shim.create(&bundle, &Stdio3::default()));
-            wait::until("the hook", Duration::from_secs(30), || begun.exists().then_some(()));
+            hook.begun();
             shim.shutdown();
             let delete = scope.spawn(|| shim.delete(&bundle.id, ""));
             thread::sleep(Duration::from_millis(200));
-            fs::write(&go, "").expect("our file");
+            hook.go();
             let (created, deleted) = (create.join().expect("no panic"), delete.join().expect("no panic"));
             match status {
                 0 => assert_eq!((created.is_ok(), deleted.expect("delete")), (true, 137)),
@@ -608,6 +661,31 @@ fn the_shim_is_told_to_end(host: &Host) {
     wait::until("the shim has ended", Duration::from_secs(10), || (!shim.alive()).then_some(()));
     assert!(!socket.exists(), "{}", socket.display());
     assert_eq!(host.clean_up(&bundle).exit_status, 137);
+}
+
+/// What was begun is done and answered first, unless it takes too long.
+fn the_shim_is_told_to_end_in_create(host: &Host) {
+    for too_long in [false, true] {
+        let (bundle, hook) = held_up(host, 0);
+        let shim = host.start(&bundle);
+        let created = thread::scope(|scope| {
+            let create = scope.spawn(|| shim.create(&bundle, &Stdio3::default()));
+            hook.begun();
+            shim.signal(Signal::TERM);
+            if too_long {
+                wait::until("the shim has ended", Duration::from_secs(60), || (!shim.alive()).then_some(()));
+            } else {
+                // More than ttrpc gives to the requests of a connection that it closes.
+                thread::sleep(Duration::from_secs(7));
+            }
+            hook.go();
+            create.join().expect("no panic")
+        });
+        assert_eq!(created.is_ok(), !too_long, "{created:?}");
+        wait::until("the shim has ended", Duration::from_secs(60), || (!shim.alive()).then_some(()));
+        assert_eq!(host.clean_up(&bundle).exit_status, 137);
+        gone(host, "the end");
+    }
 }
 
 /// Its socket is still there: the next one of the group takes its place.

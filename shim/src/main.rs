@@ -9,6 +9,7 @@ mod args;
 mod binary;
 mod bootstrap;
 mod checkpoint;
+mod connections;
 mod container;
 mod events;
 mod handlers;

@@ -1,15 +1,16 @@
 //! The daemon: one thread, one loop.
 
+use crate::connections::{Count, Incoming};
 use crate::container::{Held, Shim};
 use crate::events::Events;
-use crate::handlers::to_the_end;
+use crate::handlers::{Requests, to_the_end};
 use crate::ready::Ready;
 use crate::reaper::Reaper;
 use crate::sandbox;
 use crate::task::Service;
 use containerd_shim_protos::sandbox_async::create_sandbox;
 use containerd_shim_protos::shim_async::create_task;
-use containerd_shim_protos::ttrpc::asynchronous::Server;
+use containerd_shim_protos::ttrpc::asynchronous::{Server, transport::Listener};
 use orlop_sys::signal::{self, Signals};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -18,6 +19,11 @@ use std::time::Duration;
 
 /// The names of the Task API's versions: their methods and messages are the same.
 const VERSIONS: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
+/// How long to stay without a container, a sandbox and a client. containerd connects as soon as it has been told where, and keeps the connection
+/// as long as it needs the daemon: what has passed after a minute is not its haste on a busy host, but its end.
+const ALONE: Duration = Duration::from_secs(60);
+/// How long requests that were begun may take when a signal asks for the end: those that take longer wait for a hook or a reader, maybe for ever.
+const BEGUN: Duration = Duration::from_secs(10);
 /// How long the last events may take on their way out.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
 /// Rounds of the event loop in which an answer has certainly been written: several times the handful of tasks that it goes through.
@@ -60,22 +66,55 @@ async fn run(
     let sandbox = Mutex::new(Held::Never);
     let shim = Arc::new(Shim { namespace, events, reaper: reaper.clone(), sandbox });
     let service = Service::new(shim.clone());
-    let mut over = service.over();
-    let mut server = Server::new().add_listener(listener.into());
+    let (connections, requests) = (Count::default(), Requests::default());
+    let mut server = Server::new().add_listener(Listener::new(Incoming::new(listener, connections.clone())));
     for version in VERSIONS {
-        let methods = create_task(Arc::new(service.clone())).into_values().map(to_the_end);
+        let methods = create_task(Arc::new(service.clone())).into_values();
+        let methods = methods.map(|methods| to_the_end(methods, &requests));
         server = server.register_service(methods.map(|methods| (version.to_string(), methods)).collect());
     }
     let tasks = service.clone();
     let sandbox = sandbox::Service::new(shim, Arc::new(move || tasks.end_if_unused()));
     let sandbox = create_sandbox(Arc::new(sandbox)).into_iter();
-    server = server.register_service(sandbox.map(|(name, methods)| (name, to_the_end(methods))).collect());
+    server = server.register_service(sandbox.map(|(name, methods)| (name, to_the_end(methods, &requests))).collect());
     server.start().await.map_err(|e| format!("server: {e}"))?;
+    until_over(&service, &connections, signals, &reaper).await?;
+    // While the listener is there, a new daemon of the same group would find it in use; the last events take their time.
+    drop(bound);
+    // What comes from now on is not begun: it would be cut off.
+    let none = tokio::time::timeout(BEGUN, requests.write()).await;
+    // The answer to the request for the end goes out before the connections close: through the tasks of the handler, of the connection
+    // and of its writer, each of which has its turn in a round of this loop.
+    for _ in 0..ROUNDS_OF_ANSWER {
+        tokio::task::yield_now().await;
+    }
+    // Connections wait for their requests, which has been done.
+    if none.is_ok() {
+        let _ = server.shutdown().await;
+    }
+    drop((server, service));
+    // Its queue has no sender any more: it ends when all has been sent.
+    let _ = tokio::time::timeout(LAST_EVENTS, sender).await;
+    Ok(())
+}
+
+/// Returns when the daemon is to end: containerd says so or has left it behind, or there is a signal. Meanwhile orphans are reaped.
+async fn until_over(
+    service: &Service,
+    connections: &Count,
+    signals: Ready<Signals>,
+    reaper: &Reaper,
+) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("signalfd: {e}");
+    let mut over = service.over();
+    let left_behind = service.left_behind(connections, ALONE);
+    tokio::pin!(left_behind);
     loop {
         tokio::select! {
-            _ = over.wait_for(|over| *over) => break,
+            _ = over.wait_for(|over| *over) => return Ok(()),
+            () = &mut left_behind => return Ok(()),
             ready = signals.readable() => {
-                ready.map_err(failed("signalfd"))?;
+                ready.map_err(failed)?;
                 let mut ended = false;
                 while let Some(number) = signals.get().next().map_err(|e| format!("signalfd: {e}"))? {
                     match number {
@@ -85,21 +124,9 @@ async fn run(
                     }
                 }
                 if ended {
-                    break;
+                    return Ok(());
                 }
             }
         }
     }
-    // While the listener is there, a new daemon of the same group would find it in use; the last events take their time.
-    drop(bound);
-    // The answer to the request for the end goes out before the connections close: through the tasks of the handler, of the connection
-    // and of its writer, each of which has its turn in a round of this loop.
-    for _ in 0..ROUNDS_OF_ANSWER {
-        tokio::task::yield_now().await;
-    }
-    let _ = server.shutdown().await;
-    drop((server, service));
-    // Its queue has no sender any more: it ends when all has been sent.
-    let _ = tokio::time::timeout(LAST_EVENTS, sender).await;
-    Ok(())
 }

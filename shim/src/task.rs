@@ -1,6 +1,7 @@
 //! containerd's Task API (api/runtime/task/v3; v2 has the same messages): each method turns a message into a call of [`Container`].
 
 use crate::checkpoint::Checkpoint;
+use crate::connections::Count;
 use crate::container::{Container, Held, Request, Shim};
 use crate::events::{any, timestamp};
 use crate::io::Names;
@@ -41,8 +42,8 @@ pub struct Service {
     shim: Arc<Shim>,
     /// `None`: a container of this id is being made.
     containers: Arc<Mutex<HashMap<String, Option<Arc<Container>>>>>,
-    /// A container has been made, or could not be.
-    made: Arc<Notify>,
+    /// A container has been made, or could not be, or has gone.
+    changed: Arc<Notify>,
     over: Arc<watch::Sender<bool>>,
     /// The end was asked for while a container was there, and none has been asked for since.
     asked: Arc<AtomicBool>,
@@ -52,7 +53,7 @@ impl Service {
     /// A service without containers.
     pub fn new(shim: Arc<Shim>) -> Service {
         let over = Arc::new(watch::Sender::new(false));
-        Service { shim, containers: Arc::default(), made: Arc::default(), over, asked: Arc::default() }
+        Service { shim, containers: Arc::default(), changed: Arc::default(), over, asked: Arc::default() }
     }
 
     /// Becomes true when containerd has shut this daemon down.
@@ -62,8 +63,29 @@ impl Service {
 
     /// Ends the daemon, unless it has another container of the group, or a sandbox.
     pub fn end_if_unused(&self) {
-        if self.containers().is_empty() && *self.shim.sandbox() != Held::Yes {
+        if self.unused() {
             self.over.send_replace(true);
+        }
+    }
+
+    fn unused(&self) -> bool {
+        self.containers().is_empty() && *self.shim.sandbox() != Held::Yes
+    }
+
+    /// Waits until for the time `alone` there was nothing to stay for, and no connection. containerd, killed between the start of this daemon and
+    /// what it wanted of it, may know nothing of it when it is back.
+    pub async fn left_behind(&self, connections: &Count, alone: Duration) {
+        let mut count = connections.subscribe();
+        loop {
+            let changed = self.changed.notified();
+            let connected = *count.borrow_and_update() > 0;
+            let lonely = !connected && self.unused();
+            tokio::select! {
+                () = tokio::time::sleep(alone), if lonely => return,
+                () = changed => {}
+                // Its sender is in our hands.
+                _ = count.changed() => {}
+            }
         }
     }
 
@@ -109,7 +131,7 @@ impl Service {
             Ok(container) => self.containers().insert(id.to_string(), Some(container.clone())),
             Err(_) => self.containers().remove(id).flatten().map(Some),
         };
-        self.made.notify_waiters();
+        self.changed.notify_waiters();
         if made.is_err() {
             self.end_if_asked();
         }
@@ -121,11 +143,11 @@ impl Service {
     /// Waits until the container of this id is not just being made.
     async fn settled(&self, id: &str) {
         loop {
-            let made = self.made.notified();
+            let changed = self.changed.notified();
             if !matches!(self.containers().get(id), Some(None)) {
                 return;
             }
-            made.await;
+            changed.await;
         }
     }
 }
@@ -205,6 +227,7 @@ impl Task for Service {
         let (pid, exit) = self.container(&r.id)?.delete(&r.exec_id).await?;
         if r.exec_id.is_empty() {
             self.containers().remove(&r.id);
+            self.changed.notify_waiters();
             let mut event = TaskDelete::new();
             event.set_container_id(r.id);
             event.set_pid(pid);
