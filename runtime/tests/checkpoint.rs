@@ -18,7 +18,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -59,6 +59,7 @@ const CASES: &[(&str, fn())] = &[
     ("who_waits_for_lazy_pages_is_told", who_waits_for_lazy_pages_is_told),
     ("a_created_container_is_refused", a_created_container_is_refused),
     ("a_restored_container_is_one_like_others", a_restored_container_is_one_like_others),
+    ("a_restored_cgroup_belongs_to_the_user_of_the_container", a_restored_cgroup_belongs_to_the_user_of_the_container),
     ("a_restore_asks_for_what_its_flags_say", a_restore_asks_for_what_its_flags_say),
     ("a_restore_that_fails_leaves_nothing", a_restore_that_fails_leaves_nothing),
     ("a_restored_terminal_goes_to_the_console_socket", a_restored_terminal_goes_to_the_console_socket),
@@ -351,6 +352,25 @@ fn a_restored_container_is_one_like_others() {
     assert!(bundle.run("kill", &[ID, "KILL"]).ok());
     assert!(bundle::soon(|| !alive(pid)));
     assert!(bundle.run("delete", &[ID]).ok());
+    assert_eq!(bundle.left(&mountinfo()), Vec::<String>::new());
+}
+
+/// On v2, where that is safe; as `create` does.
+fn a_restored_cgroup_belongs_to_the_user_of_the_container() {
+    let (bundle, images) = restorable();
+    let mut config = bundle.docker();
+    config["process"]["user"]["uid"] = json!(7);
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
+    let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"});
+    config["mounts"].as_array_mut().unwrap().push(mount);
+    bundle.write(&config);
+    scenario("version 4 1 1\nchild\nnotify setup-namespaces child\nnotify post-restore child\ndone");
+    let answer = restore(&bundle, &images, &["-d"]);
+    assert!(answer.ok(), "{answer:?}");
+    let owners: Vec<u32> = bundle.cgroups().iter().map(|dir| fs::metadata(dir).unwrap().uid()).collect();
+    let v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    assert!(!owners.is_empty() && owners.iter().all(|uid| *uid == if v2 { 7 } else { 0 }), "{owners:?}");
+    assert!(bundle.run("delete", &["--force", ID]).ok());
     assert_eq!(bundle.left(&mountinfo()), Vec::<String>::new());
 }
 

@@ -5,7 +5,7 @@
 
 use super::create::{CgroupGuard, Creating, hierarchies};
 use super::{Global, RestoreOptions, checkpoint, delete, start};
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, delegate};
 use crate::config::{self, Config};
 use crate::console::{self, Process};
 use crate::criu::external::{self, is_bind, is_cgroup};
@@ -87,6 +87,8 @@ fn make(global: &Global, options: &RestoreOptions) -> Result<Running> {
     let mut cgroup = CgroupGuard { cgroup, armed: false };
     let entry = cgroup.cgroup.create(linux.and_then(|l| l.resources().as_ref()))?;
     cgroup.armed = true;
+    let owner = delegate::owner(&config.spec);
+    owner.map_or(Ok(()), |uid| cgroup.cgroup.give(uid))?;
     let mut request = Message::new();
     let fds = external::restore_namespaces(&config.spec, &mut request)?;
     images.name(LOG, &mut request)?;
@@ -121,7 +123,7 @@ fn make(global: &Global, options: &RestoreOptions) -> Result<Running> {
         class: class.as_ref(),
         devices: None,
         subgroup: "",
-        owner: None,
+        owner,
         asked: true,
         saved: None,
         master: None,
