@@ -1,7 +1,7 @@
 # `make demo` on a fresh Debian 12 or 13 does everything; `make help` lists the rest.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-vm conformance results lint check-arm bench bench-build bench-quick bench-shim bless install uninstall clean
+.PHONY: help setup build demo test test-vm conformance escapes results lint check-arm bench bench-build bench-quick bench-shim bless install uninstall clean
 
 PREFIX ?= /usr/local
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
@@ -48,6 +48,12 @@ conformance: build ## the conformance checks alone, against out/orlop or RUNTIME
 	@integration/setup.sh conformance
 	cargo build -q --locked -p orlop-conformance
 	$(SUDO) $(TARGET_DIR)/debug/conformance --runtime $(or $(RUNTIME),$(ORLOP)) $(if $(FILTER),--filter $(FILTER)) $(if $(FORMAT),--format $(FORMAT))
+
+# ESCAPES_RUNTIME=/path/to/another
+escapes: build ## the known ways out of a container (integration/ESCAPES.md), against out/orlop or ESCAPES_RUNTIME=
+	@integration/setup.sh conformance
+	cargo build -q --locked -p orlop-conformance
+	$(SUDO) $(TARGET_DIR)/debug/conformance --runtime $(or $(ESCAPES_RUNTIME),$(ORLOP)) $(if $(CREATES),--creates $(CREATES)) --filter safety:: --filter escapes:: --filter races::
 
 RUNC ?= runc
 CRUN ?= crun

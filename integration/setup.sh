@@ -52,6 +52,7 @@ vm          jq                                        jq
 vm          flock                                     util-linux
 conformance busybox                                   busybox-static
 conformance script                                    bsdutils
+conformance strace                                    strace
 conformance runc                                      runc
 conformance crun                                      crun
 bench       cc                                        gcc

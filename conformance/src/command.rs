@@ -20,6 +20,7 @@ use crate::report::{Format, Printer, Report, Row, table};
 use crate::runtime::Host;
 
 const COVERAGE: &str = include_str!("../COVERAGE.md");
+const ESCAPES: &str = include_str!("../../integration/ESCAPES.md");
 
 const USAGE: &str = "\
 Runs named checks of the OCI runtime specification, and of runc's command line, against a runtime.
@@ -35,6 +36,7 @@ usage: conformance --runtime PATH [OPTION...]
   --format FORMAT   text (default), tap, json or markdown
   --expect NAME     judge by the known failures of this runtime (src/expected.rs) instead of those that its version tells
   --cgroups v1      show the v1 hierarchies of a hybrid host alone
+  --creates N       how many containers each of the races makes (12)
   --threads N       how many checks run at once
   --quiet           print only what fails, and the sum
   --suite, --path   outside: which suite, and its built checkout
@@ -51,6 +53,7 @@ struct Arguments {
     expect: Option<String>,
     v1: bool,
     threads: Option<usize>,
+    creates: Option<usize>,
     quiet: bool,
     list: bool,
     help: bool,
@@ -92,11 +95,8 @@ impl Arguments {
                     "v1" => parsed.v1 = true,
                     other => return Err(Failure(format!("--cgroups: not v1: {other}"))),
                 },
-                "--threads" | "--test-threads" => {
-                    let number = word()?;
-                    let threads = number.parse().ok().filter(|threads| *threads > 0);
-                    parsed.threads = Some(threads.ok_or_else(|| Failure(format!("{flag}: not a number: {number}")))?);
-                }
+                "--threads" | "--test-threads" => parsed.threads = Some(count(flag, &word()?)?),
+                "--creates" => parsed.creates = Some(count(flag, &word()?)?),
                 "--suite" => parsed.suite = Some(word()?),
                 "--path" => parsed.path = Some(word()?.into()),
                 "--exact" => parsed.exact = true,
@@ -128,6 +128,11 @@ impl Arguments {
         let found = found.ok_or_else(|| Failure(format!("no such runtime: {}", given.display())))?;
         Ok(std::path::absolute(found)?)
     }
+}
+
+fn count(flag: &str, given: &str) -> Result<usize, Failure> {
+    let number = given.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| Failure(format!("{flag}: not a number: {given}")))
 }
 
 /// The whole program; `fallback` is the runtime where neither `--runtime` nor RUNTIME names one.
@@ -218,9 +223,16 @@ fn distinct_and_known(checks: &[Check]) -> Result<(), Failure> {
     let dead = EXPECTED.iter().map(|row| row.check).find(|check| !is_there(check));
     ensure!(dead.is_none(), "expected.rs names no check: {dead:?}");
     // Between backticks, what has a double colon is a check.
-    let mut named = COVERAGE.split('`').skip(1).step_by(2).filter(|word| word.contains("::"));
-    let dead = named.find(|check| !is_there(check));
-    ensure!(dead.is_none(), "COVERAGE.md names no check: {dead:?}");
+    for (file, text) in [("COVERAGE.md", COVERAGE), ("ESCAPES.md", ESCAPES)] {
+        let mut named = text.split('`').skip(1).step_by(2).filter(|word| word.contains("::"));
+        let dead = named.find(|check| !is_there(check));
+        ensure!(dead.is_none(), "{file} names no check: {dead:?}");
+    }
+    let attacks = checks
+        .iter()
+        .filter(|check| ["safety::", "escapes::", "races::"].iter().any(|area| check.name.starts_with(area)));
+    let unlisted = attacks.map(|check| &check.name).find(|name| !ESCAPES.contains(&format!("`{name}`")));
+    ensure!(unlisted.is_none(), "ESCAPES.md does not name {unlisted:?}");
     Ok(())
 }
 
@@ -235,6 +247,7 @@ fn prepare(arguments: &Arguments) -> Result<Host, Failure> {
     if let Some(expect) = arguments.expect.as_ref().filter(|name| !name.is_empty()) {
         host.expect.clone_from(expect);
     }
+    host.creates = arguments.creates.unwrap_or(host.creates);
     Ok(host)
 }
 

@@ -17,3 +17,4 @@ pub mod outside;
 pub mod report;
 pub mod runtime;
 pub mod socket;
+pub mod witness;

@@ -70,6 +70,13 @@ pub const NEEDS: &[Need] = &[
             "cgroup_manager::delegated_cgroup_by_annotation",
         ],
     },
+    Need {
+        what: "strace",
+        present: || {
+            ["/usr/bin/strace", "/bin/strace", "/usr/local/bin/strace"].iter().any(|path| Path::new(path).exists())
+        },
+        checks: &["escapes::exec_is_not_dumpable_when_it_joins"],
+    },
     Need { what: "cgroup v1", present: || !v2(), checks: &["cgroups::unified_without_v2_is_refused"] },
     Need {
         // A runtime that takes the option away has done so before the first check.

@@ -1,5 +1,6 @@
 //! The runtime under test, and the laboratory in which one check uses it.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -17,11 +18,15 @@ use crate::bundle;
 use crate::check::{Failure, Outcome};
 use crate::expected;
 use crate::socket::readable;
+use crate::witness;
 
 /// How long one call of the runtime may take.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// How long a check waits for something to become true.
 const WAIT_LIMIT: Duration = Duration::from_secs(15);
+
+/// How many containers a race makes where nobody asks for more: it shows that the race is there.
+const FEW_CREATES: usize = 12;
 
 /// The type of a tmpfs, statfs(2).
 const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
@@ -36,6 +41,10 @@ pub struct Host {
     pub copy: PathBuf,
     /// The name and version.
     pub version: String,
+    /// The mounts outside of the scratch directory, before any check.
+    pub mounts: BTreeSet<String>,
+    /// How many containers a race makes.
+    pub creates: usize,
     /// The runtime whose known failures count, a name of [`crate::expected::EXPECTED`].
     pub expect: String,
     scratch: TempDir,
@@ -60,7 +69,9 @@ impl Host {
         let copy = scratch.path().join(runtime.file_name().unwrap_or_default());
         fs::copy(runtime, &copy)?;
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
-        Ok(Self { runtime: runtime.to_owned(), name, copy, version, expect, scratch, labs: AtomicUsize::new(0) })
+        let (runtime, creates, labs) = (runtime.to_owned(), FEW_CREATES, AtomicUsize::new(0));
+        let mounts = witness::mounts(scratch.path())?;
+        Ok(Self { runtime, name, copy, version, mounts, creates, expect, scratch, labs })
     }
 
     /// A laboratory with a fresh bundle and a fresh `--root`.

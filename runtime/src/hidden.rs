@@ -14,27 +14,38 @@ pub struct Hidden {
     null: Option<OwnedFd>,
     /// The empty read-only file system that covers masked directories; one serves them all.
     cover: Option<OwnedFd>,
-    /// The container's /proc, or nothing if it has none.
-    proc: Option<Option<OwnedFd>>,
+    proc: Kernel,
+    sys: Kernel,
 }
 
-/// Symbolic links in the root of procfs: all that the kernel makes there (proc_symlink), the last two on some architectures.
+/// The file system of the kernel on /proc or /sys. It is held by fd: whoever shares the rootfs may exchange the name /proc, and
+/// masks would lie on what stands in for it (CVE-2019-19921, CVE-2023-27561).
+#[derive(Default)]
+struct Kernel {
+    /// It was mounted there, and nothing over it.
+    expected: bool,
+    /// Its root, when it was looked for; nothing if there is none.
+    root: Option<Option<OwnedFd>>,
+}
+
+/// Symbolic links in the root of procfs: all that the kernel makes there (proc_symlink), the last two on some architectures. The
+/// root of sysfs has none.
 const PROC_LINKS: [&CStr; 6] = [c"self", c"thread-self", c"net", c"mounts", c"device-tree", c"rtas"];
 /// The inode of the root of every procfs.
-const PROC_ROOT: u64 = 1;
+pub const PROC_ROOT: u64 = 1;
 
 /// Where something is to be attached.
 enum Spot<'a> {
     At(OwnedFd),
-    /// A name in the root of procfs, where nobody can change what a name is.
-    InProc(BorrowedFd<'a>, &'a CStr),
+    /// A name in the root of procfs or sysfs, where nobody can change what a name is.
+    In(BorrowedFd<'a>, &'a CStr),
 }
 
 impl Spot<'_> {
     fn attach(&self, tree: BorrowedFd) -> Result<(), Fault> {
         match self {
             Spot::At(place) => sys::attach(tree, place.as_fd()),
-            Spot::InProc(proc, name) => sys::attach_at(tree, *proc, name),
+            Spot::In(dir, name) => sys::attach_at(tree, *dir, name),
         }
         .part(Part::Attach)
     }
@@ -51,10 +62,10 @@ fn if_there<T>(found: Result<T, Errno>) -> Result<Option<T>, Errno> {
 impl Hidden {
     /// Covers a path below `root` with an empty directory or the null device.
     pub fn mask(&mut self, root: BorrowedFd, path: &CStr) -> Result<(), Fault> {
-        let Some(spot) = spot(&mut self.proc, root, path)? else { return Ok(()) };
+        let Some(spot) = spot(&mut self.proc, &mut self.sys, root, path)? else { return Ok(()) };
         let found = match &spot {
             Spot::At(place) => file::fstat(place.as_fd()).map(Some)?,
-            Spot::InProc(proc, name) => if_there(file::lstatat(*proc, name)).part(Part::Place)?,
+            Spot::In(dir, name) => if_there(file::lstatat(*dir, name)).part(Part::Place)?,
         };
         let cover = match found {
             None => return Ok(()),
@@ -66,70 +77,109 @@ impl Hidden {
             Cover::Copy(copy) => spot.attach(copy.as_fd()),
         }?;
         if found.is_some_and(|found| found.ino == PROC_ROOT) {
-            self.covered();
+            self.covered(path);
+            self.proc.expected = false;
         }
         Ok(())
     }
 
     /// Makes a path below `root` read-only, with all that is mounted there.
     pub fn read_only(&mut self, root: BorrowedFd, path: &CStr) -> Result<(), Fault> {
-        let Some(spot) = spot(&mut self.proc, root, path)? else { return Ok(()) };
+        let Some(spot) = spot(&mut self.proc, &mut self.sys, root, path)? else { return Ok(()) };
         let (tree, root_of_proc) = match &spot {
             Spot::At(place) => {
                 let ino = file::fstat(place.as_fd())?.ino;
                 (Some(sys::clone_tree(Some(place.as_fd()), c"", true, false)?), ino == PROC_ROOT)
             }
-            Spot::InProc(proc, name) => (if_there(sys::clone_tree(Some(*proc), name, true, true))?, false),
+            Spot::In(dir, name) => (if_there(sys::clone_tree(Some(*dir), name, true, true))?, false),
         };
         let Some(tree) = tree else { return Ok(()) };
         sys::set_attr(tree.as_fd(), &Attr { set: attr::RDONLY, ..Attr::default() }, false).part(Part::Attributes)?;
         spot.attach(tree.as_fd())?;
         if root_of_proc {
-            self.covered();
+            self.covered(path);
         }
         Ok(())
     }
 
-    /// Something lies over /proc now, maybe by way of a link in the image: what is attached in the procfs below it would hide nothing.
-    fn covered(&mut self) {
-        self.proc = None;
+    /// A file system was mounted at this path; `kind` is the magic number of procfs or sysfs if it is the whole of one, else 0.
+    pub fn mounted(&mut self, path: &CStr, kind: i64) {
+        for (place, magic, kernel) in
+            [(c"/proc", file::PROC_SUPER_MAGIC, &mut self.proc), (c"/sys", file::SYSFS_MAGIC, &mut self.sys)]
+        {
+            if path == place || path == c"/" {
+                *kernel = Kernel { expected: kind == magic && path == place, root: None };
+            }
+        }
+    }
+
+    /// Something lies over the root of procfs or of sysfs now, maybe by way of a link in the image: what is attached below it would
+    /// hide nothing.
+    fn covered(&mut self, path: &CStr) {
+        self.proc.root = None;
+        if path == c"/sys" {
+            self.sys = Kernel::default();
+        }
     }
 
     /// Leaves the fds to be closed by number.
     pub fn give_up(&mut self) {
-        std::mem::forget((self.null.take(), self.cover.take(), self.proc.take()));
+        std::mem::forget((self.null.take(), self.cover.take(), self.proc.root.take(), self.sys.root.take()));
     }
 }
 
 fn spot<'a>(
-    held: &'a mut Option<Option<OwnedFd>>,
+    proc: &'a mut Kernel,
+    sys: &'a mut Kernel,
     root: BorrowedFd,
     path: &'a CStr,
 ) -> Result<Option<Spot<'a>>, Fault> {
-    if let Some(name) = name_in_proc(path) {
-        if held.is_none() {
-            *held = Some(proc(root)?);
+    for (kernel, place, magic) in [(proc, c"/proc", file::PROC_SUPER_MAGIC), (sys, c"/sys", file::SYSFS_MAGIC)] {
+        let Some(below) = below(path, place) else { continue };
+        let Some(dir) = kernel.root(root, place, magic)? else { break };
+        if is_plain_name(below) {
+            return Ok(Some(Spot::In(dir, below)));
         }
-        if let Some(Some(proc)) = &*held {
-            return Ok(Some(Spot::InProc(proc.as_fd(), name)));
+        match file::openat2(dir, below, file::O_PATH, 0, file::BELOW) {
+            // It leads out again: the root is where it is looked for.
+            Err(Errno::EXDEV) => break,
+            found => return Ok(if_there(found).part(Part::Place)?.map(Spot::At)),
         }
     }
     Ok(if_there(file::openat2(root, path, file::O_PATH, 0, file::IN_ROOT)).part(Part::Place)?.map(Spot::At))
 }
 
-/// The name of what is directly in /proc and no symbolic link.
-fn name_in_proc(path: &CStr) -> Option<&CStr> {
-    let name = path.to_bytes_with_nul().strip_prefix(b"/proc/")?;
-    let name = CStr::from_bytes_with_nul(name).ok()?;
-    let plain = !name.is_empty() && !name.to_bytes().contains(&b'/') && name != c"." && name != c"..";
-    (plain && !PROC_LINKS.contains(&name)).then_some(name)
+/// What of a path is below a directory; nothing if it is the directory itself.
+fn below<'a>(path: &'a CStr, directory: &CStr) -> Option<&'a CStr> {
+    let rest = path.to_bytes_with_nul().strip_prefix(directory.to_bytes())?.strip_prefix(b"/")?;
+    CStr::from_bytes_with_nul(rest).ok().filter(|rest| !rest.is_empty())
 }
 
-/// The root of the procfs on /proc, if it is one.
-fn proc(root: BorrowedFd) -> Result<Option<OwnedFd>, Fault> {
+/// Whether it is one component and no symbolic link.
+fn is_plain_name(name: &CStr) -> bool {
+    !name.to_bytes().contains(&b'/') && name != c"." && name != c".." && !PROC_LINKS.contains(&name)
+}
+
+impl Kernel {
+    /// Its root. That it is not where it was mounted is an error: somebody has exchanged the directory.
+    fn root(&mut self, root: BorrowedFd, place: &CStr, magic: i64) -> Result<Option<BorrowedFd<'_>>, Fault> {
+        if self.root.is_none() {
+            let found = kernel_root(root, place, magic)?;
+            if found.is_none() && self.expected {
+                return Err(Fault(Part::Mismatch, Errno::ESTALE as i32));
+            }
+            self.root = Some(found);
+        }
+        Ok(self.root.as_ref().and_then(Option::as_ref).map(AsFd::as_fd))
+    }
+}
+
+/// The root of the file system of this type at this place, if it is one.
+fn kernel_root(root: BorrowedFd, place: &CStr, magic: i64) -> Result<Option<OwnedFd>, Fault> {
     let flags = file::O_PATH | file::O_DIRECTORY;
-    let Ok(dir) = file::openat2(root, c"/proc", flags, 0, file::IN_ROOT_NO_SYMLINKS) else { return Ok(None) };
-    let is_root = file::fs_type(dir.as_fd())? == file::PROC_SUPER_MAGIC && file::fstat(dir.as_fd())?.ino == PROC_ROOT;
+    let Ok(dir) = file::openat2(root, place, flags, 0, file::IN_ROOT_NO_SYMLINKS) else { return Ok(None) };
+    let is_root = file::fs_type(dir.as_fd())? == magic
+        && (magic != file::PROC_SUPER_MAGIC || file::fstat(dir.as_fd())?.ino == PROC_ROOT);
     Ok(is_root.then_some(dir))
 }
 
@@ -169,11 +219,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_in_proc_is_one_component_and_no_link() {
-        assert_eq!(name_in_proc(c"/proc/kcore"), Some(c"kcore"));
-        for other in [c"/proc", c"/proc/", c"/proc/sys/net", c"/proc/self", c"/proc/net", c"/proc/..", c"/sys/firmware"]
-        {
-            assert_eq!(name_in_proc(other), None, "{other:?}");
+    fn what_is_below_and_what_is_a_plain_name() {
+        assert_eq!(below(c"/proc/kcore", c"/proc"), Some(c"kcore"));
+        assert_eq!(below(c"/proc/sys/net", c"/proc"), Some(c"sys/net"));
+        for other in [c"/proc", c"/proc/", c"/process", c"/sys/firmware", c"/"] {
+            assert_eq!(below(other, c"/proc"), None, "{other:?}");
+        }
+        assert!(is_plain_name(c"kcore"));
+        for other in [c"sys/net", c"self", c"net", c"..", c".", c"/kcore"] {
+            assert!(!is_plain_name(other), "{other:?}");
         }
     }
 }

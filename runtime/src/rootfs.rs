@@ -6,7 +6,7 @@
 
 use crate::copy_up;
 use crate::held::Held;
-use crate::hidden::Hidden;
+use crate::hidden::{Hidden, PROC_ROOT};
 use crate::init::{Fault, InPart, Init, Mounted};
 use crate::plan::{BindStep, DeviceStep, MountStep, Step, Target, Tree};
 use crate::sync::{Part, Tag};
@@ -220,6 +220,7 @@ impl<'a> Rootfs<'a> {
             Ok(()) if m.fs.as_c_str() == c"tmpfs" => self.held.begin(&m.target.path),
             other => other?,
         }
+        self.hidden.mounted(&m.target.path, kind_of(&m.fs));
         self.keep(held.map(Mounted::Place));
         let none = Attr::default();
         if m.copy_up || m.attr != none || m.recursive != none || !m.propagation.is_empty() {
@@ -276,7 +277,9 @@ impl<'a> Rootfs<'a> {
         }
         change(tree, &b.attr, &b.recursive, &b.propagation)?;
         let held = self.hold(tree)?;
+        let kind = if b.target.no_symlinks { whole_kind(tree, found.ino)? } else { 0 };
         sys::attach(tree, place.as_fd()).part(Part::Attach)?;
+        self.hidden.mounted(&b.target.path, kind);
         self.keep(held.map(Mounted::Root));
         Ok(())
     }
@@ -420,6 +423,22 @@ impl<'a> Rootfs<'a> {
         process::umask(self.umask);
         Ok(())
     }
+}
+
+/// The magic number of a new procfs or sysfs.
+fn kind_of(fs: &CStr) -> i64 {
+    match fs.to_bytes() {
+        b"proc" => file::PROC_SUPER_MAGIC,
+        b"sysfs" => file::SYSFS_MAGIC,
+        _ => 0,
+    }
+}
+
+/// That of a tree which is the whole of one; 0 for all others.
+fn whole_kind(tree: BorrowedFd, ino: u64) -> Result<i64, Errno> {
+    let kind = file::fs_type(tree)?;
+    let whole = kind == file::SYSFS_MAGIC || (kind == file::PROC_SUPER_MAGIC && ino == PROC_ROOT);
+    Ok(if whole { kind } else { 0 })
 }
 
 /// A directory or a tree that is held for longer, or for this call.

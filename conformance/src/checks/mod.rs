@@ -1,12 +1,14 @@
 //! The checks, one file per area.
 
 use crate::check::Check;
+use crate::witness::watched;
 
 mod cgroups;
 mod checkpoint;
 mod cli;
 mod console;
 mod errors;
+mod escapes;
 mod events;
 mod exec;
 mod flags;
@@ -20,8 +22,10 @@ mod mounts;
 mod namespaces;
 mod network_devices;
 mod process;
+mod races;
 mod reports;
 mod rootless;
+mod safety;
 mod seccomp;
 mod systemd;
 mod values;
@@ -38,7 +42,9 @@ pub fn all() -> Vec<Check> {
         memory_policy::checks(),
         known_fields::checks(),
         mounts::checks(),
-        mounts::safety(),
+        watched(safety::checks()),
+        watched(escapes::checks()),
+        watched(races::checks()),
         idmap::checks(),
         live_mounts::checks(),
         namespaces::checks(),

@@ -74,6 +74,11 @@ impl Plan {
                 return Error::new(Kind::Invalid, format!("the host's {:?} is not the device {major}:{minor}", d.path))
                     .hint("no node can be made here, so that of the host is bound: it must be the same device");
             }
+            (Step::Mask(_) | Step::Readonly(_), Part::Mismatch) if errno == Errno::ESTALE => {
+                let (call, object) = self.call(step);
+                return Error::new(Kind::System, format!("{call} {object}: /proc or /sys is not where it was mounted"))
+                    .hint("somebody who shares the rootfs has exchanged it meanwhile");
+            }
             (_, Part::Mismatch) => {
                 let (_, object) = self.call(step);
                 return Error::new(Kind::System, format!("{object} is something else than it must be"))

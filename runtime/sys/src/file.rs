@@ -20,8 +20,13 @@ pub const IN_ROOT_NO_SYMLINKS: u64 = IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
 /// Below the directory fd without crossing a mount; ordinary symlinks such as /proc/self are followed.
 pub const BENEATH: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_XDEV;
 
+/// The same, mounts crossed.
+pub const BELOW: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
+
 /// The value of `f_type` of procfs (statfs(2)).
 pub const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+/// The value of `f_type` of sysfs (statfs(2)).
+pub const SYSFS_MAGIC: i64 = 0x6265_6572;
 /// The value of `f_type` of tmpfs (statfs(2)).
 pub const TMPFS_MAGIC: i64 = 0x0102_1994;
 /// The value of `f_type` of devpts (statfs(2)).
