@@ -38,6 +38,9 @@ test        jq                                        jq
 test        script                                    bsdutils
 test        debootstrap                               debootstrap
 test        podman                                    podman
+test        docker-compose                            docker-compose
+test        buildah                                   buildah
+test        /usr/bin/catatonit                        catatonit
 test        runc                                      runc
 test        strace                                    strace
 test        ps                                        procps

@@ -8,7 +8,7 @@
 # engine and its version, host, suite, test, and ok, known (a failure that the suite lists with its reason), ignored or FAILED.
 
 # A suite's first word is its engine, if it has one; the Debian package tells its version.
-declare -Ar ENGINES=([docker]=docker.io [containerd]=containerd [podman]=podman)
+declare -Ar ENGINES=([docker]=docker.io [compose]=docker-compose [swarm]=docker.io [containerd]=containerd [cri]=containerd [podman]=podman)
 
 results=out/results/$HOST.tsv
 mkdir -p "$(dirname "$results")"

@@ -10,6 +10,13 @@ pub fn unified() -> bool {
     Path::new(ROOT).join("cgroup.controllers").exists()
 }
 
+/// Whether the host has a controller, in whichever version.
+pub fn has(controller: &str) -> bool {
+    let listed = fs::read_to_string(Path::new(ROOT).join("cgroup.controllers"));
+    let is_listed = |text: String| text.split_whitespace().any(|one| one == controller);
+    listed.map_or_else(|_| Path::new(ROOT).join(controller).exists(), is_listed)
+}
+
 /// The directory of the v1 hierarchy `controller` in which the process is; with v2 alone, that of the one hierarchy.
 ///
 /// # Panics

@@ -43,6 +43,8 @@ pub struct Options {
     pub live_restore: bool,
     /// Containers are in a user namespace (`--userns-remap`).
     pub userns_remap: bool,
+    /// The runtime is also what the daemon finds as `runc`, which is what BuildKit calls: its calls are in [`Dockerd::calls`].
+    pub as_runc: bool,
 }
 
 /// A running dockerd with a containerd of its own, in a mount and a network namespace that end with it.
@@ -117,14 +119,29 @@ impl Dockerd {
 
     /// The shim on the daemon's PATH, and what the daemon is told of it.
     fn configure(&self) {
-        let Some(kind) = self.runtime_type() else { return };
         let bin = self.dir().join("bin");
         fs::create_dir(&bin).expect("a directory of ours");
+        if self.options.as_runc {
+            let (calls, runtime) = (self.calls_path().display().to_string(), self.runtime.display().to_string());
+            let text = format!("#!/bin/sh\necho \"$@\" >>{calls}\nexec {runtime} \"$@\"\n");
+            fs::write(bin.join("runc"), text).expect("a file of ours");
+            fs::set_permissions(bin.join("runc"), fs::Permissions::from_mode(0o755)).expect("chmod of a file of ours");
+        }
+        let Some(kind) = self.runtime_type() else { return };
         let name = kind.strip_prefix("io.containerd.").unwrap_or_else(|| panic!("{RUNTIME_TYPE}: {kind:?}"));
         let link = bin.join(format!("containerd-shim-{}", name.replace('.', "-")));
         symlink(runtime::shim(), link).expect("a link of ours");
         let config = serde_json::json!({"runtimes": {RUNTIME: {"runtimeType": kind}}});
         fs::write(self.dir().join("daemon.json"), config.to_string()).expect("a file of ours");
+    }
+
+    /// The command lines of the runtime where it is called as `runc`.
+    pub fn calls(&self) -> String {
+        fs::read_to_string(self.calls_path()).unwrap_or_default()
+    }
+
+    fn calls_path(&self) -> PathBuf {
+        self.dir().join("calls")
     }
 
     /// The binary under test.
@@ -141,6 +158,14 @@ impl Dockerd {
     /// Loads an image of [`images`] unless the daemon has it.
     pub fn need(&self, image: &str) {
         images::load(&self.client("orlop.image"), image, &mut self.loaded.lock().unwrap_or_else(|e| e.into_inner()));
+    }
+
+    /// The end of a machine: the daemon and all that belongs to it but the containers' own processes are killed.
+    pub fn crash(&self) {
+        kill_all_that_name(self.dir());
+        if let Some(mut process) = self.process.lock().expect("not poisoned").take() {
+            let _ = process.wait();
+        }
     }
 
     /// Stops the daemon alone; with `live_restore` the containers stay.

@@ -30,21 +30,30 @@ type Builder = fn(&Path) -> PathBuf;
 
 /// Image, its default command, and what makes its tar file in a scratch directory.
 const IMAGES: &[(&str, &str, Builder)] = &[
-    (GREETING, r#"CMD ["/greeting"]"#, greeting),
+    (GREETING, r#"CMD ["/greeting"]"#, |_| greeting()),
     (BUSYBOX, r#"CMD ["/bin/sh"]"#, busybox),
     (DEBIAN, r#"CMD ["/bin/bash"]"#, |_| debian()),
 ];
 
 /// Imports `name` into the daemon unless `loaded` has it.
 pub fn load(docker: &Docker, name: &str, loaded: &mut Loaded) {
-    let (name, cmd, build) = IMAGES.iter().find(|i| i.0 == name).unwrap_or_else(|| panic!("no image {name}"));
+    let name = IMAGES.iter().map(|i| i.0).find(|n| *n == name).unwrap_or_else(|| panic!("no image {name}"));
     if loaded.contains(name) {
         return;
     }
     let scratch = tempfile::tempdir().expect("a temporary directory");
-    let tar = build(scratch.path());
+    let (cmd, tar) = tar(name, scratch.path());
     docker.run(&format!("import -c '{cmd}' {} {name}", tar.display())).exits(0);
     loaded.insert(name);
+}
+
+/// An image's default command, as a change of `import`, and its tar file, in `scratch` unless the cache has it.
+///
+/// # Panics
+/// When there is no image of this name.
+pub fn tar(name: &str, scratch: &Path) -> (&'static str, PathBuf) {
+    let (_, cmd, build) = IMAGES.iter().find(|i| i.0 == name).unwrap_or_else(|| panic!("no image {name}"));
+    (cmd, build(scratch))
 }
 
 /// The images that a command line names.
@@ -52,14 +61,22 @@ pub fn named(line: &str) -> impl Iterator<Item = &'static str> {
     IMAGES.iter().map(|i| i.0).filter(move |name| line.split_whitespace().any(|word| word == *name))
 }
 
-fn greeting(dir: &Path) -> PathBuf {
-    let root = dir.join("root");
-    fs::create_dir(&root).expect("a directory of ours");
-    let source = dir.join("greeting.c");
-    fs::write(&source, format!("#include <stdio.h>\nint main(void) {{ return puts(\"{GREETING_TEXT}\") < 0; }}\n"))
-        .expect("a file of ours");
-    run(command("cc").args(["-static", "-Os", "-s", "-o"]).arg(root.join("greeting")).arg(source));
-    pack(&root, dir.join("image.tar"))
+/// Makes the images that take tools or the network, where the cache does not have them: a machine without those gets a copy of the cache.
+pub fn fill_cache() {
+    greeting();
+    debian();
+}
+
+fn greeting() -> PathBuf {
+    cached("greeting.tar", |dir| {
+        let root = dir.join("root");
+        fs::create_dir(&root).expect("a directory of ours");
+        let source = dir.join("greeting.c");
+        fs::write(&source, format!("#include <stdio.h>\nint main(void) {{ return puts(\"{GREETING_TEXT}\") < 0; }}\n"))
+            .expect("a file of ours");
+        run(command("cc").args(["-static", "-Os", "-s", "-o"]).arg(root.join("greeting")).arg(source));
+        pack(&root, dir.join("image.tar"))
+    })
 }
 
 /// A tar file of [`BUSYBOX`]'s root, made in this directory.
@@ -82,14 +99,22 @@ pub fn busybox(dir: &Path) -> PathBuf {
 
 /// Made once per user: `debootstrap` takes a minute. `ORLOP_DEBIAN_MIRROR` names another mirror than its default.
 fn debian() -> PathBuf {
+    cached(&format!("debian-{SUITE}-python3-redis.tar"), bootstrap)
+}
+
+/// A file of the cache, which `make` makes in a scratch directory if it is not there.
+fn cached(name: &str, make: fn(&Path) -> PathBuf) -> PathBuf {
     let cache = cache_dir();
+    let tar = cache.join(name);
+    if tar.exists() {
+        return tar;
+    }
     fs::create_dir_all(&cache).unwrap_or_else(|e| panic!("{}: {e}", cache.display()));
     let lock = File::options().create(true).append(true).open(cache.join("lock")).expect("the lock file of the cache");
     flock(&lock, FlockOperation::LockExclusive).expect("flock");
-    let tar = cache.join(format!("debian-{SUITE}-python3.tar"));
     if !tar.exists() {
         let scratch = tempfile::tempdir_in(&cache).expect("a directory in the cache");
-        let made = bootstrap(scratch.path());
+        let made = make(scratch.path());
         fs::rename(made, &tar).expect("rename within the cache");
     }
     tar
@@ -100,7 +125,7 @@ fn bootstrap(dir: &Path) -> PathBuf {
     let mut debootstrap = command("unshare");
     // debootstrap mounts /proc in its target: in a mount namespace of its own nothing of that can stay.
     debootstrap.args(["--mount", "--propagation", "private", "--"]).arg(path("debootstrap"));
-    debootstrap.args(["--variant=minbase", "--include=python3", SUITE]).arg(&root);
+    debootstrap.args(["--variant=minbase", "--include=python3,redis-server", SUITE]).arg(&root);
     debootstrap.args(std::env::var_os("ORLOP_DEBIAN_MIRROR"));
     run(&mut debootstrap);
     for dir in ["var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"] {

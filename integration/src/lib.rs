@@ -12,6 +12,7 @@ pub mod dockerd;
 pub mod images;
 pub mod leaks;
 pub mod page;
+pub mod podman;
 pub mod private;
 pub mod programs;
 pub mod pty;

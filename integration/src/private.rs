@@ -21,14 +21,20 @@ pub struct Anchor {
 impl Anchor {
     /// New namespaces, whose process ends with this value; `dir` is for its files.
     pub fn new(dir: &Path) -> Self {
-        for path in PRIVATE {
+        Self::over(dir, PRIVATE, "")
+    }
+
+    /// The same, with empty directories over others than Docker's, and what else this script does there.
+    pub fn over(dir: &Path, private: &[&str], further: &str) -> Self {
+        for path in private {
             fs::create_dir_all(path).unwrap_or_else(|e| panic!("{path}: {e}"));
         }
         let busybox = programs::path("busybox").display().to_string();
         let mut script = format!("set -e; {busybox} ifconfig lo up\n");
-        for path in PRIVATE {
+        for path in private {
             script += &format!("mount -t tmpfs -o mode=755 tmpfs {path}\n");
         }
+        script += further;
         let ranges = dir.join("ranges");
         fs::write(&ranges, format!("nobody:{REMAPPED}:65536\n")).expect("a file in a directory of ours");
         for file in ["/etc/subuid", "/etc/subgid"] {

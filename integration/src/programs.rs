@@ -7,16 +7,18 @@ use std::process::{Command, Stdio};
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("busybox", "/usr/bin/busybox", "busybox-static"),
     ("bridge", "/usr/lib/cni/bridge", "containernetworking-plugins"),
-    ("cc", "/usr/bin/cc", "build-essential"),
     ("containerd", "/usr/bin/containerd", "containerd"),
     ("containerd-shim-runc-v2", "/usr/bin/containerd-shim-runc-v2", "containerd"),
     ("ctr", "/usr/bin/ctr", "containerd"),
-    ("debootstrap", "/usr/sbin/debootstrap", "debootstrap"),
     ("docker", "/usr/bin/docker", "docker.io"),
     ("docker-init", "/usr/bin/docker-init", "docker.io"),
     ("dockerd", "/usr/sbin/dockerd", "docker.io"),
+    ("ip", "/usr/sbin/ip", "iproute2"),
     ("iptables", "/usr/sbin/iptables", "iptables"),
     ("nsenter", "/usr/bin/nsenter", "util-linux"),
+    ("buildah", "/usr/bin/buildah", "buildah"),
+    ("docker-compose", "/usr/bin/docker-compose", "docker-compose"),
+    ("podman", "/usr/bin/podman", "podman"),
     ("runc", "/usr/sbin/runc", "runc"),
     ("setpriv", "/usr/bin/setpriv", "util-linux"),
     ("setsid", "/usr/bin/setsid", "util-linux"),
@@ -25,13 +27,20 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("unshare", "/usr/bin/unshare", "util-linux"),
 ];
 
+/// What makes images; not needed where the cache has them already.
+const BUILDERS: &[(&str, &str, &str)] =
+    &[("cc", "/usr/bin/cc", "build-essential"), ("debootstrap", "/usr/sbin/debootstrap", "debootstrap")];
+
 /// The path of `name`: Debian's own first, so that another client of the same name on `PATH` does not get in the way.
 ///
 /// # Panics
 /// When it is nowhere, with the package to install.
 pub fn path(name: &str) -> PathBuf {
-    let (_, debian, package) =
-        PROGRAMS.iter().find(|p| p.0 == name).unwrap_or_else(|| panic!("{name} is not listed in PROGRAMS"));
+    let (_, debian, package) = PROGRAMS
+        .iter()
+        .chain(BUILDERS)
+        .find(|p| p.0 == name)
+        .unwrap_or_else(|| panic!("{name} is not listed in PROGRAMS"));
     if Path::new(debian).exists() {
         return debian.into();
     }
@@ -68,7 +77,8 @@ pub fn run(command: &mut Command) -> Vec<u8> {
 /// Panics with one sentence for the first program that the Docker tests need and the machine lacks.
 pub fn check() {
     assert!(rustix::process::geteuid().is_root(), "the tests start a Docker daemon: run them as root");
-    for (name, ..) in PROGRAMS {
+    // The other tests name theirs themselves.
+    for (name, ..) in PROGRAMS.iter().filter(|p| !["buildah", "docker-compose", "podman"].contains(&p.0)) {
         path(name);
     }
 }

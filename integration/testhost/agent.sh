@@ -8,10 +8,10 @@ if grep -q 'User Mode Linux' /proc/cpuinfo; then
     poll=0.03
     modprobe -qa overlay veth bridge br_netfilter tun fuse ip_tables iptable_nat iptable_filter ip6_tables ip6table_nat ip6table_filter \
         xt_MASQUERADE xt_conntrack xt_addrtype xt_comment xt_mark
-    # This kernel has no NAT in nftables.
+    # This kernel has no NAT in nftables, and pasta does not find its way in it.
     for tables in iptables ip6tables; do update-alternatives --set $tables /usr/sbin/$tables-legacy >/dev/null 2>&1; done
     mkdir -p /etc/containers/containers.conf.d
-    printf '[network]\nfirewall_driver="iptables"\n' >/etc/containers/containers.conf.d/uml.conf
+    printf '[network]\nfirewall_driver="iptables"\ndefault_rootless_network_cmd="slirp4netns"\n' >/etc/containers/containers.conf.d/uml.conf
     mountpoint -q /share || mount -t hostfs -o hostfs=/share none /share
 else
     poll=0.1

@@ -16,10 +16,10 @@ linux-image-amd64 initramfs-tools zstd user-mode-linux
 systemd systemd-sysv udev kmod dbus dbus-user-session libpam-systemd apparmor
 iproute2 iptables nftables procps strace jq ca-certificates busybox-static uidmap
 docker.io docker-cli containerd runc crun
-podman buildah catatonit netavark aardvark-dns passt slirp4netns fuse-overlayfs
+podman buildah catatonit netavark aardvark-dns passt slirp4netns fuse-overlayfs containernetworking-plugins
 '
 # Not in every release: one that is missing is told of, and the tests that need it say so.
-export OPTIONAL='criu'
+export OPTIONAL='criu docker-buildx docker-compose'
 
 need_root
 need mmdebstrap mmdebstrap

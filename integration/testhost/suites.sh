@@ -13,12 +13,23 @@ cd "$(dirname "$0")/../.."
 # `devices` races on two processors.
 readonly RUNTIME_TESTS='callers cgroup_devices cgroup_lifecycle checkpoint concurrent fields foreground mounts resctrl seccomp unfinished update'
 
+# `docs` comes last: the pages change the machine.
 # suite              user    seconds  command, in the directory of the tests
 # shellcheck disable=SC2016
 readonly SUITES='
 conformance          root    1200     TMPDIR=/tmp conformance --runtime $ORLOP
 runtime              root    600      ./programs $RUNTIME_TESTS
 runtime-unit         root    300      ./orlop-unit --skip libseccomp --skip cli::completion
+docker-cgroupfs      root    1500     ./docker --skip default::
+docker-systemd       root    1500     CGROUP_DRIVER=systemd ./docker default::
+docker-shim          root    900      RUNTIME_TYPE=io.containerd.orlop.v2 ./docker --skip default:: run:: exec:: lifecycle:: resources::
+compose              root    600      ./compose
+swarm                root    600      ./swarm
+containerd           root    900      ./containerd
+podman-cgroupfs      root    900      ./podman
+podman-systemd       root    900      CGROUP_MANAGER=systemd ./podman
+podman-rootless      tester  900      CGROUP_MANAGER=systemd ./podman
+docs                 root    600      DISPOSABLE=1 DOCS=/opt/docs ./docs
 '
 
 ORLOP=$(realpath -e "${ORLOP:-out/orlop}")
@@ -44,6 +55,8 @@ build_tests() {
     as_root rm -rf "$VM_SHARE"
     as_root install -d -o "$(id -u)" "$VM_SHARE" "$VM_SHARE/bin" "$VM_SHARE/tests"
     install -m 755 "$ORLOP" "$VM_SHARE/bin/orlop"
+    install -m 755 "$(dirname "$ORLOP")/containerd-shim-orlop-v2" "$VM_SHARE/bin/"
+    cp -r docs "$VM_SHARE/docs"
     # Runs several programs, each to its end.
     cat >"$VM_SHARE/tests/programs" <<'END'
 #!/bin/sh
@@ -67,6 +80,13 @@ END
     done <<<"$list"
 }
 
+# Those that take a compiler or the network to make; the machine has neither.
+build_images() {
+    local cache=${XDG_CACHE_HOME:-$HOME/.cache}
+    as_root env XDG_CACHE_HOME="$cache" "$VM_SHARE/bin/images"
+    as_root install -D -m 644 -t "$VM_SHARE/cache/orlop" "$cache"/orlop/*.tar
+}
+
 in_vm() { as_root "$here/run.sh" "$@"; }
 
 # Programs and state are on the machine's own disk: the shared directory knows no owners and no device nodes.
@@ -74,7 +94,7 @@ prepare() {
     in_vm "set -e
         install -m 755 /share/bin/* /usr/local/bin/
         cp -a /share/built/. /
-        cp -a /share/tests /opt/
+        cp -a /share/tests /share/docs /opt/
         orlop --version; uname -sr; docker --version; podman --version; systemctl --version | head -n 1"
 }
 
@@ -105,12 +125,13 @@ as_root "$here/boot.sh" stop
 began=$SECONDS
 step "the image of the machine" as_root "$here/build.sh"
 step "the tests, as static programs" build_tests
+step "the images of the tests" build_images
 step "boot" as_root "$here/boot.sh" start
 step "the runtime, inside" prepare
 while read -r name user seconds command; do
     [ -n "$name" ] || continue
     [ $# = 0 ] || [[ " $* " == *" $name "* ]] || continue
-    suite "$name" in_vm -u "$user" -t "$seconds" "cd /opt/tests; export TMPDIR=/var/tmp ORLOP=/usr/local/bin/orlop RUNTIME_TESTS='$RUNTIME_TESTS'; $command"
+    suite "$name" in_vm -u "$user" -t "$seconds" "cd /opt/tests; export TMPDIR=/var/tmp XDG_CACHE_HOME=/share/cache ORLOP=/usr/local/bin/orlop RUNTIME_TESTS='$RUNTIME_TESTS'; $command"
 done <<<"$SUITES"
 printf '\nthe second host took %d s\n' $((SECONDS - began))
 sum

@@ -33,7 +33,7 @@ fn fifty_at_once(f: &Fixture) {
 }
 
 /// A daemon of the test's own: the shared one must not be restarted. It ends with the test, and all of its containers.
-fn own_daemon(f: &Fixture, options: Options) -> Dockerd {
+pub(crate) fn own_daemon(f: &Fixture, options: Options) -> Dockerd {
     Dockerd::start(f.daemon().runtime(), Options { default_runtime: f.options().default_runtime, ..options })
 }
 
@@ -108,10 +108,12 @@ pub(crate) fn nothing_is_left(f: &Fixture) {
 }
 
 /// Docker removes some of it after its answer, so it gets a moment.
-fn nothing_left(daemon: &Dockerd) {
+pub(crate) fn nothing_left(daemon: &Dockerd) {
     let mut left = Vec::new();
     for _ in 0..50 {
         left = leaks::find(daemon);
+        // The cgroup above the steps of BuildKit's builds stays, as the daemon's own one does.
+        left.retain(|one| !(one.starts_with("cgroup: ") && one.ends_with("/buildkit")));
         if left.is_empty() {
             return;
         }

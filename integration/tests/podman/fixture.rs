@@ -1,0 +1,89 @@
+//! What a test gets: names that no other test has, and what goes by them removed at its end.
+
+use orlop_integration::podman::{Podman, cgroup_manager, is_root};
+use orlop_integration::pty::Pty;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+
+/// What a test needs of who runs it, and where; without, it is reported as ignored.
+#[derive(Clone, Copy)]
+pub(crate) enum Needs {
+    Nothing,
+    Root,
+    User,
+    /// Cgroups that are its own to limit and freeze: root's, or a user's by systemd.
+    Cgroups,
+    /// Root, and systemd as this host's manager.
+    Systemd,
+}
+
+impl Needs {
+    pub(crate) fn are_met(self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Root => is_root(),
+            Self::User => !is_root(),
+            Self::Cgroups => is_root() || cgroup_manager() == "systemd",
+            Self::Systemd => is_root() && Path::new("/run/systemd/system").is_dir(),
+        }
+    }
+}
+
+/// Podman, seen by one test.
+pub(crate) struct Fixture<'a> {
+    podman: &'a Podman,
+    id: &'a str,
+}
+
+impl Deref for Fixture<'_> {
+    type Target = Podman;
+
+    fn deref(&self) -> &Podman {
+        self.podman
+    }
+}
+
+impl Fixture<'_> {
+    /// A name that no other test has.
+    pub(crate) fn name(&self, suffix: &str) -> String {
+        format!("{}-{suffix}", self.id)
+    }
+
+    /// A directory of the host for this test.
+    pub(crate) fn dir(&self) -> PathBuf {
+        let dir = self.file("files").join(self.id);
+        std::fs::create_dir_all(&dir).expect("a directory of the test");
+        dir
+    }
+
+    /// Runs a podman command on a terminal of 24 rows and 80 columns.
+    pub(crate) fn pty(&self, line: &str) -> Pty {
+        orlop_integration::images::named(line).for_each(|image| self.need(image));
+        Pty::spawn(&self.command(line), 24, 80)
+    }
+
+    /// Starts a container that waits, and gives its name.
+    pub(crate) fn idle(&self, flags: &str) -> String {
+        let c = self.name("idle");
+        self.ok(&format!("run -d --name {c} {flags} {} sleep 1000", orlop_integration::images::BUSYBOX));
+        c
+    }
+}
+
+/// Runs one test, then removes what goes by its name, whether it passed or not.
+pub(crate) fn guarded(podman: &Podman, id: &str, body: fn(&Fixture)) {
+    let fixture = Fixture { podman, id };
+    let outcome = catch_unwind(AssertUnwindSafe(|| body(&fixture)));
+    let names = |list: &str| -> Vec<String> {
+        let all = podman.run(list).text();
+        all.lines().filter(|name| name.starts_with(&format!("{id}-"))).map(str::to_owned).collect()
+    };
+    for pod in names("pod ps --format {{.Name}}") {
+        podman.run(&format!("pod rm -f -t 0 {pod}"));
+    }
+    for container in names("ps -a --format {{.Names}}") {
+        podman.run(&format!("rm -f -t 0 {container}"));
+    }
+    outcome.unwrap_or_else(|panic| resume_unwind(panic));
+}

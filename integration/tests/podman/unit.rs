@@ -1,0 +1,127 @@
+//! Containers as services: readiness by sd_notify(3), generated units, quadlets.
+
+use crate::fixture::Fixture;
+use orlop_integration::images::BUSYBOX;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+crate::tests![
+    Nothing: conmon_notifies;
+    Systemd: notify_unit, generated_unit, quadlet;
+];
+
+/// What `podman run` says when conmon tells that the container is up: that it is ready, and who its main process is.
+fn conmon_notifies(f: &Fixture) {
+    let (c, path) = (f.name("c"), f.dir().join("notify"));
+    let socket = UnixDatagram::bind(&path).expect("a socket of the test");
+    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
+    f.need(BUSYBOX);
+    let mut command = f.command(&format!("run -d --sdnotify conmon --name {c} {BUSYBOX} sleep 1000"));
+    command.env("NOTIFY_SOCKET", &path).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let (mut told, mut buffer) = (String::new(), [0; 4096]);
+    while !(told.contains("READY=1") && told.contains("MAINPID=")) {
+        let length = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("told so far: {told:?}; {e}"));
+        told += &String::from_utf8_lossy(&buffer[..length]);
+        told.push('\n');
+    }
+    assert!(child.wait().expect("its end").success());
+    assert_eq!(f.inspect(&c, ".State.Status"), "running");
+}
+
+fn systemctl(arguments: &[&str]) -> String {
+    let out = Command::new("systemctl").args(arguments).stdin(Stdio::null()).output().expect("systemctl");
+    assert!(out.status.success(), "systemctl {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).trim_end().to_owned()
+}
+
+/// A unit file that is gone when the test ends.
+struct Unit {
+    file: PathBuf,
+    name: String,
+}
+
+impl Unit {
+    /// Writes the file, which makes the unit `name`, and starts it.
+    fn start(file: &Path, name: &str, text: &str) -> Self {
+        fs::create_dir_all(file.parent().expect("a directory")).expect("a directory of units");
+        fs::write(file, text).expect("a unit file");
+        let unit = Self { file: file.to_owned(), name: name.to_owned() };
+        systemctl(&["daemon-reload"]);
+        let started = Command::new("systemctl").args(["start", name]).output().expect("systemctl");
+        let log =
+            || Command::new("journalctl").args(["-n", "30", "--no-pager", "-u", name]).output().map(|out| out.stdout);
+        assert!(started.status.success(), "{name}: {}", String::from_utf8_lossy(&log().unwrap_or_default()));
+        unit
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        let _ = Command::new("systemctl").args(["stop", &self.name]).output();
+        let _ = fs::remove_file(&self.file);
+        let _ = Command::new("systemctl").arg("daemon-reload").output();
+    }
+}
+
+/// `Environment=` lines for a unit whose Podman has the settings of the tests.
+fn environment(f: &Fixture) -> String {
+    f.environment().iter().map(|(name, path)| format!("Environment={name}={}\n", path.display())).collect()
+}
+
+fn is_up(f: &Fixture, unit: &str, container: &str) {
+    assert_eq!(systemctl(&["is-active", unit]), "active");
+    let main: u32 = systemctl(&["show", "--property=MainPID", "--value", unit]).parse().expect("a pid");
+    let comm = fs::read_to_string(format!("/proc/{main}/comm")).expect("the main process");
+    assert_eq!(comm.trim_end(), "conmon");
+    f.becomes(container, ".State.Status", "running");
+}
+
+fn notify_unit(f: &Fixture) {
+    f.need(BUSYBOX);
+    let (c, unit) = (f.name("c"), format!("{}.service", f.name("unit")));
+    let podman = orlop_integration::programs::path("podman").display().to_string();
+    let text = format!(
+        "[Service]\nType=notify\nNotifyAccess=all\nDelegate=yes\nKillMode=mixed\n{}ExecStart={podman} run --rm -d --replace --sdnotify=conmon \
+         --cgroups=split --name {c} {BUSYBOX} sleep 1000\nExecStop={podman} rm -f -t 0 {c}\n",
+        environment(f)
+    );
+    let guard = Unit::start(&Path::new("/run/systemd/system").join(&unit), &unit, &text);
+    is_up(f, &unit, &c);
+    systemctl(&["stop", &unit]);
+    assert!(!f.ok("ps -a --format {{.Names}}").contains(&c));
+    drop(guard);
+}
+
+fn generated_unit(f: &Fixture) {
+    let c = f.name("c");
+    f.ok(&format!("create --name {c} {BUSYBOX} sleep 1000"));
+    let text = f.ok(&format!("generate systemd --new --name -t 1 {c}"));
+    f.ok(&format!("rm {c}"));
+    let text = text.replacen("[Service]\n", &format!("[Service]\n{}", environment(f)), 1);
+    let unit = format!("container-{c}.service");
+    let guard = Unit::start(&Path::new("/run/systemd/system").join(&unit), &unit, &text);
+    is_up(f, &unit, &c);
+    systemctl(&["restart", &unit]);
+    is_up(f, &unit, &c);
+    drop(guard);
+    assert!(!f.ok("ps -a --format {{.Names}}").contains(&c));
+}
+
+fn quadlet(f: &Fixture) {
+    f.need(BUSYBOX);
+    let (c, name) = (f.name("c"), f.name("quadlet"));
+    let text = format!(
+        "[Container]\nContainerName={c}\nImage=localhost/{BUSYBOX}:latest\nPull=never\nNetwork=none\nExec=sleep 1000\n[Service]\n{}",
+        environment(f)
+    );
+    let file = Path::new("/etc/containers/systemd").join(format!("{name}.container"));
+    let guard = Unit::start(&file, &format!("{name}.service"), &text);
+    is_up(f, &format!("{name}.service"), &c);
+    assert_eq!(f.inspect(&c, ".OCIRuntime"), "orlop");
+    drop(guard);
+    assert!(!f.ok("ps -a --format {{.Names}}").contains(&c));
+}
