@@ -1,7 +1,7 @@
 # `make demo` on a fresh Debian 12 or 13 does everything; `make help` lists the rest.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-vm conformance escapes results lint check-arm bench bench-build bench-quick bench-shim bless install uninstall clean
+.PHONY: help setup build demo test test-vm conformance escapes fuzz soak results lint check-arm bench bench-build bench-quick bench-shim bless install uninstall clean
 
 PREFIX ?= /usr/local
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
@@ -54,6 +54,15 @@ escapes: build ## the known ways out of a container (integration/ESCAPES.md), ag
 	@integration/setup.sh conformance
 	cargo build -q --locked -p orlop-conformance
 	$(SUDO) $(TARGET_DIR)/debug/conformance --runtime $(or $(ESCAPES_RUNTIME),$(ORLOP)) $(if $(CREATES),--creates $(CREATES)) --filter safety:: --filter escapes:: --filter races::
+
+# SECONDS_EACH=600, FUZZ="config dbus": these targets alone. What is found lies in runtime/fuzz/artifacts, the corpus in runtime/fuzz/corpus.
+FUZZ ?= $(basename $(notdir $(wildcard runtime/fuzz/fuzz_targets/*.rs)))
+fuzz: ## feed each parser with bytes of libFuzzer's for 60 s (needs cargo-fuzz and a C++ compiler)
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	@cd runtime/fuzz && export RUSTC_BOOTSTRAP=1 && cargo fuzz build && for target in $(FUZZ); do \
+		echo "fuzz: $$target" && mkdir -p corpus/$$target && \
+		cargo fuzz run $$target corpus/$$target seeds/$$target -- -max_total_time=$(or $(SECONDS_EACH),60) -timeout=20 -rss_limit_mb=4096 -verbosity=0 || exit; \
+	done
 
 RUNC ?= runc
 CRUN ?= crun

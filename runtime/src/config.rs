@@ -39,6 +39,11 @@ impl Config {
             }
             other => other.on("read", path.display())?,
         };
+        Config::of(raw, path)
+    }
+
+    /// The configuration of these bytes; `path` is for errors.
+    pub(crate) fn of(raw: Vec<u8>, path: &Path) -> Result<Config> {
         let mut spec = parse(&raw, path)?;
         unseen::correct(&mut spec, &raw);
         Ok(Config { spec, raw })

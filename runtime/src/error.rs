@@ -21,6 +21,8 @@ pub enum Kind {
     Exists,
     /// The container is in a state in which this operation is not allowed.
     State,
+    /// Another command is at work on the container, and goes on for longer than one waits.
+    Busy,
     /// A system call failed.
     System,
     /// The process of the container could not be executed.

@@ -581,6 +581,16 @@ fn put_home(buf: &mut [u8; HOME_MAX], home: &[u8]) {
     }
 }
 
+/// See `fuzzing`.
+#[cfg(fuzzing)]
+pub fn fuzz_passwd(data: &[u8]) {
+    let mut buf = [0; HOME_MAX];
+    for home in data.split(|b| *b == b'\n').filter_map(|line| home_in(line, 0)) {
+        put_home(&mut buf, home);
+        assert_eq!(buf.last(), Some(&0));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

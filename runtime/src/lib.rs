@@ -15,6 +15,8 @@ mod copy_up;
 pub mod criu;
 mod diagnose;
 pub mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod held;
 mod hidden;
 mod hints;

@@ -118,6 +118,13 @@ fn granted(table: &str, user: &str, uid: u32) -> Vec<(u64, u64)> {
     table.lines().filter_map(line).collect()
 }
 
+/// See `fuzzing`.
+#[cfg(fuzzing)]
+pub fn fuzz(text: &str) {
+    let user = user_of(text, 0).unwrap_or("ada");
+    let _ = granted(text, user, 1000);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

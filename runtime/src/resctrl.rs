@@ -275,6 +275,13 @@ fn parsed(text: &str) -> BTreeMap<(String, String), Option<u64>> {
     all
 }
 
+/// See `fuzzing`.
+#[cfg(fuzzing)]
+pub fn fuzz_mountinfo(data: &[u8]) {
+    let _ = mount_point(data);
+    assert!(unescaped(data).len() <= data.len());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

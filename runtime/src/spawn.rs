@@ -8,6 +8,7 @@ use crate::plan::{Open, Plan, Planned, Step, TARGET, Tree};
 use crate::sync::{self, Frame, Tag};
 use crate::userns;
 use log::debug;
+use orlop_sys::poll::{READ, poll};
 use orlop_sys::process::{self as sys, Exit};
 use orlop_sys::{Errno, file, mount, socket};
 use std::cell::Cell;
@@ -274,10 +275,16 @@ fn clone_error(plan: &Plan, errno: Errno) -> Error {
 
 /// Answers until the child is ready.
 fn serve(init: &mut Init, plan: &Plan, opens: &[OwnedFd], proc: BorrowedFd, answers: &mut dyn Answers) -> Result<()> {
+    let mut hop = plan.hop;
     loop {
+        // Killed between its clone and its word of it, the hop leaves a child that waits for us: the socket would never end.
+        if hop && init.is_dead_and_silent()? {
+            return Err(init.died());
+        }
         let Some((frame, fd)) = init.next()? else { return Err(init.died()) };
         match (frame.tag, fd) {
             (Tag::Child, Some(pidfd)) => {
+                hop = false;
                 // The hop has done its work; it is a child of ours and must be reaped.
                 sys::wait(init.pidfd.as_fd(), true).on("waitid", "the joining process")?;
                 (init.pid, init.pidfd) = (frame.number, pidfd);
@@ -335,6 +342,13 @@ impl Init {
             Err(Errno::ECONNRESET) => Ok(None),
             other => other.on("recvmsg from", "the container's init"),
         }
+    }
+
+    /// Waits for a message or the end of the process; true when it has ended and left no message.
+    fn is_dead_and_silent(&self) -> Result<bool> {
+        let watches = [(Some(self.socket.as_fd()), READ), (Some(self.pidfd.as_fd()), READ)];
+        let [said, ended] = poll(watches, -1).on("poll", "the joining process")?;
+        Ok(said == 0 && ended != 0)
     }
 
     fn go(&self) -> Result<()> {

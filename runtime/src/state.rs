@@ -23,11 +23,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 /// The name of the gate.
 pub const FIFO: &str = "exec.fifo";
@@ -200,7 +201,7 @@ impl Container {
     /// Waits for the lock on a container that this process has made; held until the value goes. False: another command has deleted it.
     pub fn lock_again(&self) -> Result<bool> {
         let Some(lock) = &self.lock else { return Ok(false) };
-        lock.take(&self.dir)?;
+        lock.take(&self.dir, PATIENCE)?;
         lock.is_of_something(&self.dir)
     }
 
@@ -272,6 +273,9 @@ impl Container {
     }
 }
 
+/// How long a command waits for another one on the same container.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// flock(2) on a container's directory. It is undone by name on drop: a child that has not executed its program yet may
 /// have a copy of the fd.
 #[derive(Debug)]
@@ -281,12 +285,18 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Waits until no other command changes this container; the lock ends with the value. NotFound: there is none, or no more.
+    /// Waits until no other command changes this container, but not for ever: who has the lock may wait for a hook that never ends.
+    /// The lock ends with the value. NotFound: there is none, or no more.
     pub fn of_container(root: &Path, id: &str) -> Result<Lock> {
+        Lock::within(root, id, PATIENCE)
+    }
+
+    /// The same with a limit of its own. Kind::Busy: another command still has it.
+    pub fn within(root: &Path, id: &str, limit: Duration) -> Result<Lock> {
         check_id(id)?;
         let dir = root.join(id);
         loop {
-            let lock = match Lock::of(&dir) {
+            let lock = match Lock::of(&dir, limit) {
                 Err(e) if e.errno() == Some(Errno::ENOENT) => return Err(absent(id)),
                 other => other?,
             };
@@ -297,16 +307,44 @@ impl Lock {
         }
     }
 
-    fn of(dir: &Path) -> Result<Lock> {
+    fn of(dir: &Path, limit: Duration) -> Result<Lock> {
         let lock = Lock { fd: open_dir(dir)?, held: Cell::new(false) };
-        lock.take(dir)?;
+        lock.take(dir, limit)?;
         Ok(lock)
     }
 
-    fn take(&self, dir: &Path) -> Result<()> {
-        file::lock(self.fd.as_fd(), true).on("flock", dir.display())?;
-        self.held.set(true);
-        Ok(())
+    fn take(&self, dir: &Path, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        let mut pause = Duration::from_micros(200);
+        loop {
+            match file::lock(self.fd.as_fd(), false) {
+                Err(Errno::EWOULDBLOCK) if Instant::now() >= deadline => return Err(self.busy()),
+                Err(Errno::EWOULDBLOCK) => std::thread::sleep(pause),
+                done => {
+                    done.on("flock", dir.display())?;
+                    self.held.set(true);
+                    return Ok(());
+                }
+            }
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    fn busy(&self) -> Error {
+        let who = self.holder().map_or_else(String::new, |pid| format!(": process {pid}"));
+        Error::new(Kind::Busy, format!("another command is at work on the container{who}"))
+            .hint("it may wait for a hook that does not end: give the hook a timeout, or end that command")
+    }
+
+    /// The process that has the lock: `1: FLOCK ADVISORY WRITE 4711 fe:00:1234 0 EOF` (proc(5), /proc/locks).
+    fn holder(&self) -> Option<i32> {
+        let ino = std::fs::metadata(format!("/proc/self/fd/{}", self.fd.as_raw_fd())).ok()?.ino().to_string();
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        locks.lines().find_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let is_ours = words.get(1) == Some(&"FLOCK") && words.get(5)?.rsplit(':').next() == Some(&ino);
+            is_ours.then(|| words.get(4)?.parse().ok()).flatten()
+        })
     }
 
     fn give_up(&self) {
@@ -359,7 +397,7 @@ impl Reserved {
             }
             other => other.on("mkdir", dir.display()).map_err(not_writable)?,
         }
-        let lock = Lock::of(&dir).inspect_err(|_| {
+        let lock = Lock::of(&dir, PATIENCE).inspect_err(|_| {
             let _ = std::fs::remove_dir(&dir);
         })?;
         Ok(Reserved { dir, lock: Rc::new(lock), armed: true })
@@ -499,12 +537,20 @@ pub fn stat(pid: i32) -> Option<(char, u64)> {
 
 /// [`stat`], which tells a process that is gone (`None`) from a file that cannot be read.
 fn read_stat(pid: i32) -> std::io::Result<Option<(char, u64)>> {
-    use procfs::FromRead;
     let raw = match whole::read_short(Path::new(&format!("/proc/{pid}/stat"))) {
         Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(Errno::ESRCH as i32) => return Ok(None),
         raw => raw?,
     };
-    Ok(procfs::process::Stat::from_read(&raw[..]).ok().map(|stat| (stat.state, stat.starttime)))
+    Ok(parse_stat(&raw))
+}
+
+/// Fields 3 and 22 of /proc/PID/stat (proc(5)). They are counted from the last parenthesis: the second field is the program's name,
+/// in which the container may have anything.
+fn parse_stat(raw: &[u8]) -> Option<(char, u64)> {
+    let name_ends = raw.iter().rposition(|b| *b == b')')?;
+    let mut fields = std::str::from_utf8(raw.get(name_ends + 1..)?).ok()?.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
 }
 
 fn is_running(stat: Option<(char, u64)>, start: u64) -> bool {
@@ -521,9 +567,31 @@ pub fn annotations(spec: &Spec) -> BTreeMap<String, String> {
     spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
+/// See `fuzzing`.
+#[cfg(fuzzing)]
+pub fn fuzz_stat(data: &[u8]) {
+    use procfs::FromRead;
+    let _ = parse_stat(data);
+    let _ = procfs::process::MountInfos::from_read(data);
+    let _ = procfs::net::InterfaceDeviceStatus::from_read(data);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_programs_name_is_no_field() {
+        let behind = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        for name in ["sleep", "a b", ") R 1 (", "\u{fc}"] {
+            assert_eq!(parse_stat(format!("12 ({name}) {behind}\n").as_bytes()), Some(('S', 4711)), "{name}");
+        }
+        // A name may be cut in the middle of a character.
+        assert_eq!(parse_stat(&[b"12 (\xc3) ", behind.as_bytes()].concat()), Some(('S', 4711)));
+        for bad in ["", "12", "12 (a", "12 (a)", "12 (a)\n", "12 (a) S 1 2"] {
+            assert_eq!(parse_stat(bad.as_bytes()), None, "{bad}");
+        }
+    }
 
     #[test]
     fn ids() {

@@ -336,3 +336,51 @@ fn a_create_whose_init_is_killed_leaves_nothing() {
         after_failure(&b, &mounts, call, &seen, &answer)
     });
 }
+
+/// Where a namespace is joined beside a user namespace, one more process makes the init; killed at any moment it must not
+/// leave its runtime waiting for word of a child that nobody knows of.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a program that holds a namespace")]
+fn a_create_whose_joining_process_is_killed_leaves_nothing() {
+    private_mounts();
+    let b = Bundle::new();
+    let mut holder = std::process::Command::new("unshare");
+    let holder = holder.args(["--uts", "sh", "-c", "echo ready; exec sleep 1000"]).stdout(std::process::Stdio::piped());
+    let mut holder = Holder(holder.spawn().unwrap());
+    std::io::Read::read_exact(holder.0.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
+    let mut config = b.docker();
+    let map = serde_json::json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|one| one["type"] != "uts");
+    let uts = format!("/proc/{}/ns/uts", holder.0.id());
+    namespaces.extend([serde_json::json!({ "type": "uts", "path": uts }), serde_json::json!({ "type": "user" })]);
+    config["linux"]["uidMappings"] = map.clone();
+    config["linux"]["gidMappings"] = map;
+    config["linux"].as_object_mut().unwrap().remove("sysctl");
+    // The name is that of a namespace which another user namespace owns.
+    config.as_object_mut().unwrap().remove("hostname");
+    b.write(&config);
+    let mounts = mountinfo();
+    let (seen, answer) = traced(&b, "create", &[ID], None, None);
+    assert!(answer.ok(), "{answer:?}");
+    b.delete().unwrap();
+    let calls = sample(&seen.calls, 1..=1, 60);
+    assert!(calls.iter().any(|call| call.number == libc::SYS_setns), "process 1 joins nothing: {calls:?}");
+    try_all("SIGKILL of the joining process", &calls, |call, _| {
+        let (seen, answer) = traced(&b, "create", &[ID], None, Some((call, Fault::Kill)));
+        if answer.ok() {
+            b.delete()?;
+            return clean(&b, &mounts, &seen.pids).map(|()| true);
+        }
+        after_failure(&b, &mounts, call, &seen, &answer)
+    });
+}
+
+struct Holder(std::process::Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

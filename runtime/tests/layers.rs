@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the runtime from the top down; a folder is one module. Each uses what is in the rows below, and in its own.
 const LAYERS: &[&[&str]] = &[
-    &["main"],
+    &["main", "fuzzing"],
     &["cli", "argv"],
     &["ops"],
     &["seccomp_agent", "diagnose", "criu"],

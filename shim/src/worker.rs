@@ -46,7 +46,7 @@ impl From<Error> for Failure {
             Kind::Invalid => Code::INVALID_ARGUMENT,
             Kind::NotFound => Code::NOT_FOUND,
             Kind::Exists => Code::ALREADY_EXISTS,
-            Kind::State => Code::FAILED_PRECONDITION,
+            Kind::State | Kind::Busy => Code::FAILED_PRECONDITION,
             _ => Code::UNKNOWN,
         };
         Failure::new(code, e.to_string())

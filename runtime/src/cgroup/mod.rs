@@ -554,6 +554,28 @@ fn rdma(resources: &LinuxResources, w: &mut write::Writes) {
     }
 }
 
+/// See `fuzzing`.
+#[cfg(fuzzing)]
+pub fn fuzz_dbus(data: &[u8]) {
+    let Ok(Some((message, length))) = dbus::Message::decode(data, |_| true) else { return };
+    assert!(length <= data.len());
+    let Ok(bytes) = message.encode() else { return };
+    let Ok(Some((again, _))) = dbus::Message::decode(&bytes, |_| true) else {
+        panic!("{message:?} cannot be read again")
+    };
+    // Not the messages themselves: a number may be none (NaN).
+    assert_eq!(again.encode().ok(), Some(bytes), "{message:?} became {again:?}");
+}
+
+/// See `fuzzing`.
+#[cfg(fuzzing)]
+pub fn fuzz_tables(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = by_controller(text);
+    }
+    stats::fuzz(data);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

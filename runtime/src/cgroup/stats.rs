@@ -344,5 +344,39 @@ fn page_sizes() -> Vec<String> {
     sizes.into_iter().map(name).collect()
 }
 
+/// See `fuzzing`: every file of a cgroup has this text.
+#[cfg(fuzzing)]
+pub fn fuzz(data: &[u8]) {
+    const FILES: &[&str] = &[
+        "cpu.stat",
+        "cpu.pressure",
+        "cpuset.cpus",
+        "memory.stat",
+        "memory.current",
+        "memory.events",
+        "memory.pressure",
+        "io.stat",
+        "io.pressure",
+        "pids.current",
+        "pids.max",
+        "cpuacct.usage",
+        "cpuacct.usage_percpu",
+        "cpuacct.usage_all",
+        "cpuacct.stat",
+        "memory.usage_in_bytes",
+        "memory.numa_stat",
+        "blkio.throttle.io_service_bytes_recursive",
+        "blkio.throttle.io_serviced_recursive",
+    ];
+    let dir = std::env::temp_dir().join(format!("orlop-fuzz-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)
+        .and_then(|()| FILES.iter().try_for_each(|file| std::fs::write(dir.join(file), data)))
+        .unwrap();
+    let _ = read(&Paths::from([(String::new(), dir.clone())]));
+    for controller in ["cpu", "cpuacct", "cpuset", "memory", "blkio", "pids"] {
+        let _ = read(&Paths::from([(controller.into(), dir.clone())]));
+    }
+}
+
 #[cfg(test)]
 mod tests;

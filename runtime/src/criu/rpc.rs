@@ -243,7 +243,8 @@ fn version(message: &[u8]) -> Option<u32> {
     let part = |field| number_of(message, field).map(|n| u32::try_from(n).unwrap_or(0));
     let (major, minor, sublevel) = (part(1)?, part(2)?, part(4)?);
     let commit = parse(message)?.iter().any(|(field, value)| *field == 3 && !value.bytes().is_empty());
-    Some(if commit { major * 10_000 + (minor + 1) * 100 } else { major * 10_000 + minor * 100 + sublevel })
+    let (minor, sublevel) = if commit { (minor.saturating_add(1), 0) } else { (minor, sublevel) };
+    Some(major.saturating_mul(10_000).saturating_add(minor.saturating_mul(100)).saturating_add(sublevel))
 }
 
 #[cfg(test)]

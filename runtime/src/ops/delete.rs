@@ -16,9 +16,13 @@ use std::time::{Duration, Instant};
 /// How long a killed init may take to end: milliseconds.
 const PATIENCE: i32 = 10_000;
 
+/// How long `--force` waits for another command before it kills the init beneath that.
+const SOON: Duration = Duration::from_secs(3);
+
 /// Deletes the container. `force`: kills it first, and is content when there is none.
 pub fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
-    let _lock = match Lock::of_container(&global.root, id) {
+    let lock = if force { locked_by_force(global, id) } else { Lock::of_container(&global.root, id) };
+    let _lock = match lock {
         Err(e) if force && e.kind() == Kind::NotFound => return Ok(()),
         other => other?,
     };
@@ -36,6 +40,20 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
         }
     }
     destroy(&container)
+}
+
+/// Who has the lock may wait for a hook of the container, or for its init: so that is killed, if it does not come soon. A hook of
+/// the host is nobody's to end; the error names the command that waits for it.
+fn locked_by_force(global: &Global, id: &str) -> Result<Lock> {
+    match Lock::within(&global.root, id, SOON) {
+        Err(e) if e.kind() == Kind::Busy => {}
+        other => return other,
+    }
+    if let Ok(container) = Container::load(&global.root, id) {
+        // That it does not end is the lock's to tell.
+        let _ = end(&container);
+    }
+    Lock::within(&global.root, id, Duration::from_millis(PATIENCE as u64))
 }
 
 /// As [`delete`], for every container whose id matches the extended regular expression.

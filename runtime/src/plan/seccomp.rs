@@ -28,6 +28,14 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 
 mod graph;
+#[cfg(any(test, fuzzing))]
+#[allow(
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests and the fuzz target alone have it"
+)]
+pub(crate) mod oracle;
 mod syscalls;
 #[cfg(test)]
 mod tests;

@@ -47,11 +47,14 @@ struct Config {
     reserved: [u64; 8],
 }
 
+/// How many free devices may be lost to others, one after the other, before that is an error.
+const MOST_LOST: u32 = 1000;
+
 /// A device that shows `file`: its path, and an fd that keeps it until it is mounted.
 pub fn attach(file: BorrowedFd, flags: u32) -> Result<(CString, OwnedFd)> {
     let control = file::open(c"/dev/loop-control", file::O_RDWR, 0)?;
     let access = if flags & flag::READ_ONLY != 0 { file::O_RDONLY } else { file::O_RDWR };
-    loop {
+    for _ in 0..MOST_LOST {
         // SAFETY: the call has no argument and gives a number.
         let number = Errno::result(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) })?;
         let path = path_of(number)?;
@@ -63,6 +66,7 @@ pub fn attach(file: BorrowedFd, flags: u32) -> Result<(CString, OwnedFd)> {
             Err(e) => return Err(e),
         }
     }
+    Err(Errno::EBUSY)
 }
 
 fn path_of(number: RawFd) -> Result<CString> {

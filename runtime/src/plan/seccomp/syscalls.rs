@@ -586,7 +586,7 @@ const ROWS: [(&str, [u16; 5]); 484] = [
     ("writev", [20, 146, 516, 66, 146]),
 ];
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) fn all_names() -> impl Iterator<Item = &'static str> {
     ROWS.iter().map(|row| row.0)
 }

@@ -1,66 +1,12 @@
 //! Three opinions on every program: the profile read literally, libseccomp, and seccompiler.
 
+use super::oracle::*;
 use super::*;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-const X86_64: u32 = 0xc000_003e;
-const I386: u32 = 0x4000_0003;
-const AARCH64: u32 = 0xc000_00b7;
-const ARM: u32 = 0x4000_0028;
-
-/// A call as the filter sees it.
-#[derive(Clone, Copy, Debug)]
-struct Data {
-    nr: u32,
-    arch: u32,
-    args: [u64; 6],
-}
-
-impl Data {
-    fn word(&self, offset: u32) -> u32 {
-        match offset / 4 {
-            0 => self.nr,
-            1 => self.arch,
-            2 | 3 => panic!("no profile asks for the instruction pointer"),
-            n => (self.args[(n as usize - 4) / 2] >> (32 * (n % 2))) as u32,
-        }
-    }
-}
-
-/// Runs a program: the outcome, and the number of instructions that it took.
-fn run(filter: &[Insn], data: &Data) -> (u32, usize) {
-    let (mut at, mut a, mut steps) = (0, 0, 0);
-    loop {
-        let Insn { code, jt, jf, k } = filter[at];
-        at += 1;
-        steps += 1;
-        let holds = match code {
-            Insn::LOAD => {
-                a = data.word(k);
-                continue;
-            }
-            Insn::AND => {
-                a &= k;
-                continue;
-            }
-            Insn::JUMP => {
-                at += k as usize;
-                continue;
-            }
-            Insn::RETURN => return (k, steps),
-            Insn::JUMP_EQ => a == k,
-            Insn::JUMP_GT => a > k,
-            Insn::JUMP_GE => a >= k,
-            0x45 => a & k != 0,
-            _ => panic!("code {code:#x}"),
-        };
-        at += usize::from(if holds { jt } else { jf });
-    }
-}
 
 /// SplitMix64: the same profiles in every run.
 struct Random(u64);
@@ -94,131 +40,6 @@ impl Random {
 
 fn profile(value: Value) -> LinuxSeccomp {
     serde_json::from_value(value).unwrap()
-}
-
-/// What the profile says of a call, read literally and without regard to speed.
-fn meaning(native: Abi, p: &LinuxSeccomp, data: &Data) -> u32 {
-    let listed = |a| p.architectures().iter().flatten().any(|x| *x == a);
-    let x32 = native == Abi::X86_64 && listed(Arch::ScmpArchX32);
-    let abi = match (native, data.arch) {
-        (Abi::X86_64, X86_64) if data.nr & X32_BIT != 0 && (x32 || data.nr == u32::MAX) => Abi::X32,
-        (Abi::X86_64, X86_64) => Abi::X86_64,
-        (Abi::X86_64, I386) if listed(Arch::ScmpArchX86) => Abi::X86,
-        (Abi::Aarch64, AARCH64) => Abi::Aarch64,
-        (Abi::Aarch64, ARM) if listed(Arch::ScmpArchArm) => Abi::Arm,
-        _ => return KILL_THREAD,
-    };
-    let default = p.default_action().as_u32(p.default_errno_ret());
-    let bit = if abi == Abi::X32 { X32_BIT } else { 0 };
-    let entries = || p.syscalls().iter().flatten().flat_map(|e| e.names().iter().map(move |n| (e, n)));
-    let numbers = |name: &str| {
-        let direct = lookup(name).and_then(|n| n.on(abi)).map(|n| (n | bit, None));
-        let indirect = multiplexed(name).filter(|_| abi == Abi::X86).map(|(n, function)| (n, Some(function)));
-        direct.into_iter().chain(indirect)
-    };
-    let last = entries().flat_map(|(_, n)| numbers(n)).map(|n| n.0).max().unwrap_or(0);
-    let denies = !matches!(default & 0xffff_0000, ALLOW | LOG | TRACE);
-    let foreign = native == Abi::X86_64 && abi != Abi::X86 && !x32 && data.nr & X32_BIT != 0;
-    if denies && last != 0 && data.nr > last && !foreign {
-        return ERRNO | ENOSYS;
-    }
-    if abi == Abi::X86_64 && !x32 && data.nr >= X32_BIT {
-        return KILL_THREAD;
-    }
-
-    let mut rules: Vec<(Vec<LinuxSeccompArg>, u32)> = Vec::new();
-    for (entry, name) in entries() {
-        let action = entry.action().as_u32(entry.errno_ret());
-        let mut args = entry.args().clone().unwrap_or_default();
-        args.sort_by_key(|a| a.index());
-        let repeated = args.windows(2).any(|w| w[0].index() == w[1].index());
-        for (_, function) in numbers(name).filter(|n| n.0 == data.nr && action != default) {
-            let cases = if repeated { args.iter().map(|a| vec![*a]).collect() } else { vec![args.clone()] };
-            for mut case in cases {
-                if let Some(function) = function {
-                    case.retain(|a| a.index() != 0);
-                    case.insert(0, arg(0, "SCMP_CMP_EQ", u64::from(function), 0));
-                }
-                case.retain(|a| a.op() != Op::ScmpCmpMaskedEq || narrow(abi, a.value()) != 0);
-                rules.push((case, action));
-            }
-        }
-    }
-    if let Some((_, action)) = rules.iter().find(|r| r.0.is_empty()) {
-        return *action;
-    }
-    let begins = |whole: &[LinuxSeccompArg], part: &[LinuxSeccompArg]| {
-        whole.len() >= part.len() && whole.iter().zip(part).all(|(a, b)| same(abi, a, b))
-    };
-    let alive: Vec<usize> =
-        (0..rules.len()).filter(|i| !rules[..*i].iter().any(|earlier| begins(&rules[*i].0, &earlier.0))).collect();
-    let mut best: Option<usize> = None;
-    for i in alive {
-        if rules[i].0.iter().all(|a| holds(abi, a, data)) && best.is_none_or(|b| before(abi, &rules[i].0, &rules[b].0))
-        {
-            best = Some(i);
-        }
-    }
-    best.map_or(default, |i| rules[i].1)
-}
-
-fn arg(index: usize, op: &str, value: u64, value_two: u64) -> LinuxSeccompArg {
-    serde_json::from_value(json!({"index": index, "op": op, "value": value, "valueTwo": value_two})).unwrap()
-}
-
-fn narrow(abi: Abi, value: u64) -> u64 {
-    if matches!(abi, Abi::X86_64 | Abi::Aarch64) { value } else { value & 0xffff_ffff }
-}
-
-/// The operand as it is compared.
-fn operand(abi: Abi, a: &LinuxSeccompArg) -> u64 {
-    let masked = a.op() == Op::ScmpCmpMaskedEq;
-    narrow(abi, if masked { a.value() & a.value_two().unwrap_or(0) } else { a.value() })
-}
-
-fn mask(abi: Abi, a: &LinuxSeccompArg) -> u64 {
-    narrow(abi, if a.op() == Op::ScmpCmpMaskedEq { a.value() } else { u64::MAX })
-}
-
-fn holds(abi: Abi, a: &LinuxSeccompArg, data: &Data) -> bool {
-    let (have, want) = (data.args[a.index()] & mask(abi, a), operand(abi, a));
-    match a.op() {
-        Op::ScmpCmpEq | Op::ScmpCmpMaskedEq => have == want,
-        Op::ScmpCmpNe => have != want,
-        Op::ScmpCmpLt => have < want,
-        Op::ScmpCmpLe => have <= want,
-        Op::ScmpCmpGe => have >= want,
-        Op::ScmpCmpGt => have > want,
-    }
-}
-
-fn same(abi: Abi, a: &LinuxSeccompArg, b: &LinuxSeccompArg) -> bool {
-    let equality = |op| if op == Op::ScmpCmpMaskedEq { Op::ScmpCmpEq } else { op };
-    (a.index(), equality(a.op()), mask(abi, a), operand(abi, a))
-        == (b.index(), equality(b.op()), mask(abi, b), operand(abi, b))
-}
-
-/// Whether the conditions `a` are tried before `b`, which stands earlier in the profile.
-fn before(abi: Abi, a: &[LinuxSeccompArg], b: &[LinuxSeccompArg]) -> bool {
-    for (x, y) in a.iter().zip(b) {
-        if x.index() != y.index() {
-            return x.index() > y.index();
-        }
-        let class = |op| match op {
-            Op::ScmpCmpEq | Op::ScmpCmpNe | Op::ScmpCmpMaskedEq => 0,
-            Op::ScmpCmpLt | Op::ScmpCmpLe => 1,
-            Op::ScmpCmpGe | Op::ScmpCmpGt => 2,
-        };
-        let (cx, cy) = (class(x.op()), class(y.op()));
-        if cx != cy {
-            return cx < cy;
-        }
-        let (vx, vy) = (operand(abi, x), operand(abi, y));
-        if vx != vy {
-            return if cx == 1 { vx < vy } else { vx > vy };
-        }
-    }
-    a.len() > b.len()
 }
 
 const OPS: [&str; 7] =
