@@ -64,6 +64,13 @@ fuzz: ## feed each parser with bytes of libFuzzer's for 60 s (needs cargo-fuzz a
 		cargo fuzz run $$target corpus/$$target seeds/$$target -- -max_total_time=$(or $(SECONDS_EACH),60) -timeout=20 -rss_limit_mb=4096 -verbosity=0 || exit; \
 	done
 
+# PERCENT=10: a tenth of it. It takes ten minutes and more, and tells how far it is.
+soak: build ## load (1,000 containers, 5,000 cycles, 20,000 execs, raced commands), then the races with 2,000 containers each
+	@integration/setup.sh conformance
+	cargo build -q --locked -p orlop-conformance
+	$(SUDO) $(TARGET_DIR)/debug/conformance soak --runtime $(or $(RUNTIME),$(ORLOP)) --percent $(or $(PERCENT),100)
+	$(SUDO) $(TARGET_DIR)/debug/conformance --runtime $(or $(RUNTIME),$(ORLOP)) --creates $$((20 * $(or $(PERCENT),100))) --threads 2 --filter races::
+
 RUNC ?= runc
 CRUN ?= crun
 results: build ## conformance/RESULTS.md: orlop, RUNC= and CRUN= side by side

@@ -18,6 +18,7 @@ use crate::needs;
 use crate::outside;
 use crate::report::{Format, Printer, Report, Row, table};
 use crate::runtime::Host;
+use crate::soak;
 
 const COVERAGE: &str = include_str!("../COVERAGE.md");
 const ESCAPES: &str = include_str!("../../integration/ESCAPES.md");
@@ -27,6 +28,7 @@ Runs named checks of the OCI runtime specification, and of runc's command line, 
 
 usage: conformance --runtime PATH [OPTION...]
        conformance outside --suite runtime-tools|runc --path DIR --runtime PATH [OPTION...]
+       conformance soak --runtime PATH [--percent N]    1,000 containers at once, 5,000 cycles, 20,000 execs, 100 raced pairs
        conformance compare FILE...     the JSON results of several runs, side by side in Markdown
        conformance --list              every check with its section
 
@@ -54,6 +56,7 @@ struct Arguments {
     v1: bool,
     threads: Option<usize>,
     creates: Option<usize>,
+    percent: Option<usize>,
     quiet: bool,
     list: bool,
     help: bool,
@@ -96,6 +99,7 @@ impl Arguments {
                     other => return Err(Failure(format!("--cgroups: not v1: {other}"))),
                 },
                 "--threads" | "--test-threads" => parsed.threads = Some(count(flag, &word()?)?),
+                "--percent" => parsed.percent = Some(count(flag, &word()?)?),
                 "--creates" => parsed.creates = Some(count(flag, &word()?)?),
                 "--suite" => parsed.suite = Some(word()?),
                 "--path" => parsed.path = Some(word()?.into()),
@@ -157,6 +161,7 @@ fn dispatch(mut arguments: Arguments) -> Result<bool, Failure> {
         return Ok(true);
     }
     match arguments.words.first().map(String::as_str) {
+        Some("soak") => soak(&arguments),
         Some("compare") => compare(&arguments.words[1..]),
         Some("outside") => {
             arguments.filters.extend(arguments.words.drain(1..));
@@ -168,6 +173,12 @@ fn dispatch(mut arguments: Arguments) -> Result<bool, Failure> {
             run_checks(&arguments)
         }
     }
+}
+
+fn soak(arguments: &Arguments) -> Result<bool, Failure> {
+    let host = Arc::new(prepare(arguments)?);
+    judge::runs_a_container(&host)?;
+    soak::run(&host, arguments.percent.unwrap_or(100))
 }
 
 fn compare(files: &[String]) -> Result<bool, Failure> {

@@ -16,5 +16,6 @@ pub mod needs;
 pub mod outside;
 pub mod report;
 pub mod runtime;
+pub mod soak;
 pub mod socket;
 pub mod witness;
