@@ -13,17 +13,21 @@ use std::process::{self, ExitCode, Stdio};
 const USER: &str = "tester";
 /// What the pages call an image that can be had everywhere.
 const IMAGE: &str = "docker.io/library/busybox:latest";
+/// What a page's preparation may call: `as_user`, and `docker_again`, which starts Docker, and lets it be restarted as often as the pages
+/// say: systemd refuses that to one who is quicker than a reader.
+const FUNCTIONS: &str = r#"docker_again() {
+    mkdir -p /run/systemd/system/docker.service.d
+    printf '[Unit]\nStartLimitIntervalSec=0\n' >/run/systemd/system/docker.service.d/often.conf
+    systemctl daemon-reload && systemctl start docker containerd
+}"#;
 /// A page and what must be there before it is read: an image in the engine's store, by `PREPARE TAR`.
 const PAGES: &[(&str, &str)] = &[
-    ("docker.md", r#"systemctl start docker && docker import "$TAR" busybox"#),
+    ("docker.md", r#"docker_again && docker import "$TAR" busybox"#),
     (
         "podman.md",
         r#"podman import --quiet "$TAR" "$IMAGE" && chmod 644 "$TAR" && loginctl enable-linger tester && as_user podman import --quiet "$TAR" "$IMAGE""#,
     ),
-    (
-        "containerd.md",
-        r#"systemctl start docker containerd && docker import "$TAR" busybox && docker save busybox | ctr image import -"#,
-    ),
+    ("containerd.md", r#"docker_again && docker import "$TAR" busybox && docker save busybox | ctr image import -"#),
     ("switching.md", "true"),
 ];
 
@@ -51,7 +55,7 @@ fn follow(name: &str, prepare: &str) -> Result<(), Failed> {
     let scratch = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir()?;
     let tar = images::busybox(scratch.path());
     let script = format!(
-        "TAR={} IMAGE={IMAGE}; as_user() {{ {} bash -c '\"$@\"' - \"$@\"; }}; {prepare}",
+        "TAR={} IMAGE={IMAGE}; as_user() {{ {} bash -c '\"$@\"' - \"$@\"; }}; {FUNCTIONS}; {prepare}",
         tar.display(),
         as_user().join(" ")
     );
@@ -101,6 +105,8 @@ fn as_user() -> Vec<String> {
         "env",
         "-C",
         "/",
+        // Of root's, who calls this.
+        "--unset=XDG_CACHE_HOME",
         &format!("HOME=/home/{USER}"),
         &format!("USER={USER}"),
         &format!("XDG_RUNTIME_DIR={dir}"),
