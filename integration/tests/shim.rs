@@ -47,6 +47,7 @@ const TESTS: &[(&str, Body)] = tests![
     a_grandchild_keeps_the_pipe,
     a_container_without_a_pid_namespace_leaves_nobody_behind,
     an_exec_that_nobody_reads_is_deleted,
+    an_end_is_told_when_its_output_was_read,
     bulk_output_to_a_slow_reader,
     many_outputs_at_once,
     events_wait_for_containerd,
@@ -580,6 +581,28 @@ fn an_exec_that_nobody_reads_is_deleted(host: &Host) {
     shim.delete(&bundle.id, "e").expect("delete");
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     shim.remove(&bundle.id);
+}
+
+/// containerd 1.6 closes the log of a container whose end it knows, whatever is still in the fifo. One that does not read delays it by a second.
+fn an_end_is_told_when_its_output_was_read(host: &Host) {
+    let patience = Duration::from_secs(1);
+    for reads in [false, true] {
+        let bundle = host.bundle(&id(), &["echo", "x"]);
+        let shim = host.start(&bundle);
+        let out = fifo(&host.file(&format!("told-{reads}")));
+        let mut reader = fs::OpenOptions::new().read(true).write(true).open(&out).expect("our fifo");
+        let began = Instant::now();
+        shim.run(&bundle, &Stdio3 { stdout: out, ..Stdio3::default() });
+        if reads {
+            reader.read_exact(&mut [0; 2]).expect("our fifo");
+        }
+        let exit = || host.exit_of(&bundle.id, &bundle.id);
+        wait::until("the end is told", Duration::from_secs(30), exit);
+        assert!(reads || began.elapsed() >= patience, "told after {:?}, and nobody has read", began.elapsed());
+        assert_eq!(shim.wait(&bundle.id, "").expect("wait"), 0);
+        shim.delete(&bundle.id, "").expect("delete");
+        shim.shutdown();
+    }
 }
 
 fn bulk_output_to_a_slow_reader(host: &Host) {

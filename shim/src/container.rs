@@ -500,21 +500,26 @@ impl Container {
         // Held for ever.
         std::mem::forget(self.running.clone().write_owned().await);
         self.tell_oom();
-        self.tell_end(&self.init, Exit { status: u32::from(status), at });
+        self.tell_end(&self.init, Exit { status: u32::from(status), at }).await;
     }
 
     async fn exec_ended(self: Arc<Self>, process: Arc<Process>, watch: Watch, running: OwnedRwLockReadGuard<()>) {
         let status = watch.ended().await;
+        let at = SystemTime::now();
         self.tell_oom();
-        self.tell_end(&process, Exit { status: u32::from(status), at: SystemTime::now() });
+        self.tell_end(&process, Exit { status: u32::from(status), at }).await;
         drop(running);
     }
 
-    fn tell_end(&self, process: &Process, exit: Exit) {
-        let mut state = process.state();
-        if let Some(streams) = &mut state.streams {
+    async fn tell_end(&self, process: &Process, exit: Exit) {
+        let read = process.state().streams.as_mut().map(|streams| {
             streams.ended();
+            streams.read()
+        });
+        if let Some(read) = read {
+            read.await;
         }
+        let state = process.state();
         let mut event = TaskExit::new();
         event.set_container_id(self.id.clone());
         event.set_id(if process.exec_id.is_empty() { self.id.clone() } else { process.exec_id.clone() });

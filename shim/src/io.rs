@@ -14,13 +14,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// As much as a pipe holds by default (pipe(7)).
 const PIECE: usize = 64 * 1024;
 /// How long the readers of a process that has ended may take to read what it wrote.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long containerd is not told of an end, because what was written is still to be read.
+const UNREAD: Duration = Duration::from_secs(1);
 
 /// The names that containerd gives; empty: the null device.
 #[derive(Clone, Debug, Default)]
@@ -50,9 +52,15 @@ pub struct Streams {
     /// Tells the pumps that the process has ended.
     ended: watch::Sender<bool>,
     pumps: Vec<JoinHandle<()>>,
+    unread: Unread,
+    /// Ends when every pump has given up its [`Unread`].
+    read: Option<mpsc::Receiver<()>>,
     feeder: Option<JoinHandle<()>>,
     logger: Option<binary::Logger>,
 }
+
+/// What a pump holds as long as somebody has something to read.
+type Unread = mpsc::Sender<()>;
 
 /// Where output goes.
 enum Sink {
@@ -75,6 +83,7 @@ pub struct Owner<'a> {
 impl Streams {
     /// Opens what containerd names and makes the pipes. With a terminal, they come with it later ([`Streams::attach`]).
     pub async fn open(names: &Names, owner: &Owner<'_>) -> Result<Streams> {
+        let (unread, read) = mpsc::channel(1);
         let mut streams = Streams {
             names: names.clone(),
             given: None,
@@ -84,6 +93,8 @@ impl Streams {
             console: None,
             ended: watch::Sender::new(false),
             pumps: Vec::new(),
+            unread,
+            read: Some(read),
             feeder: None,
             logger: None,
         };
@@ -145,9 +156,9 @@ impl Streams {
         if let Some(console) = console {
             return self.attach_console(console);
         }
-        for (from, to) in self.pipes.drain(..) {
+        for (from, to) in std::mem::take(&mut self.pipes) {
             let from = Arc::new(nonblocking(from)?);
-            self.pumps.push(tokio::spawn(pump(from, to, false, self.ended.subscribe())));
+            self.pumps.push(tokio::spawn(pump(from, to, false, self.end())));
         }
         if let Some((from, to)) = self.input.take() {
             self.feeder = Some(tokio::spawn(feed(nonblocking(from)?, Arc::new(nonblocking(to)?))));
@@ -161,13 +172,17 @@ impl Streams {
         let to = if self.names.stdout.is_empty() { None } else { Some(sink(&self.names.stdout)?) };
         let from = if self.names.stdin.is_empty() { None } else { Some(nonblocking(self.open_stdin()?)?) };
         if let Some(to) = to {
-            self.pumps.push(tokio::spawn(pump(master.clone(), to, true, self.ended.subscribe())));
+            self.pumps.push(tokio::spawn(pump(master.clone(), to, true, self.end())));
         }
         if let Some(from) = from {
             self.feeder = Some(tokio::spawn(feed(from, master.clone())));
         }
         self.console = Some(master);
         Ok(())
+    }
+
+    fn end(&self) -> End {
+        End { ended: self.ended.subscribe(), unread: Some(self.unread.clone()) }
     }
 
     /// Gives the terminal a size; nothing without a terminal.
@@ -190,6 +205,20 @@ impl Streams {
         self.stdin_open = None;
         if let Some(feeder) = self.feeder.take() {
             feeder.abort();
+        }
+    }
+
+    /// What must be waited for before anybody is told of the end: containerd 1.6 does not read the log of a container any more whose end it
+    /// knows. To be called after [`Streams::ended`].
+    pub fn read(&mut self) -> impl Future<Output = ()> + use<> {
+        // Ours is none of a pump's.
+        let unread = std::mem::replace(&mut self.unread, mpsc::channel(1).0);
+        let read = self.read.take();
+        async move {
+            drop(unread);
+            if let Some(mut read) = read {
+                let _ = tokio::time::timeout(UNREAD, read.recv()).await;
+            }
         }
     }
 
@@ -244,17 +273,24 @@ fn sink(name: &str) -> Result<Sink> {
 
 /// Waits for a reader: what is written before one is there, and closed, nobody gets. A reader of our own then keeps a client that
 /// goes away, or a containerd that restarts, from breaking the fifo.
-async fn open_fifo(path: &CStr) -> Option<(Ready<OwnedFd>, OwnedFd)> {
+async fn open_fifo(path: &CStr, end: &mut End) -> Option<(Ready<OwnedFd>, OwnedFd)> {
     let mut wait = Duration::from_millis(1);
     loop {
+        let over = end.over();
         match file::open(path, file::O_WRONLY | file::O_NONBLOCK, 0) {
             Ok(writer) => {
                 let reader = file::open(path, file::O_RDONLY | file::O_NONBLOCK, 0).ok()?;
                 return Some((Ready::new(writer).ok()?, reader));
             }
             Err(Errno::ENXIO) => {
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(Duration::from_millis(50));
+                if over {
+                    end.unread = None;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_millis(50)),
+                    // One that has come in the meantime is not overlooked.
+                    () = end.changed(), if !over => {}
+                }
             }
             Err(_) => return None,
         }
@@ -301,6 +337,35 @@ enum Moved {
     Over,
 }
 
+/// Waits until all of a fifo has been read, or nobody reads it any more; then closes it.
+async fn read(fifo: Ready<OwnedFd>, unread: Option<Unread>) {
+    let taken = async {
+        while file::unread(fifo.fd()).is_ok_and(|bytes| bytes > 0) && !now(fifo.fd(), poll::BROKEN) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let _ = tokio::time::timeout(UNREAD, taken).await;
+    drop((fifo, unread));
+}
+
+/// What a pump knows of the end of the process.
+struct End {
+    ended: watch::Receiver<bool>,
+    unread: Option<Unread>,
+}
+
+impl End {
+    /// Whether the process has ended, or its streams have gone without a word.
+    fn over(&mut self) -> bool {
+        *self.ended.borrow_and_update() || self.ended.has_changed().is_err()
+    }
+
+    /// Waits until [`End::over`] may say something else.
+    async fn changed(&mut self) {
+        let _ = self.ended.changed().await;
+    }
+}
+
 /// Output on its way.
 struct Pump {
     from: Arc<Ready<OwnedFd>>,
@@ -313,57 +378,30 @@ enum Target {
     Fifo {
         to: Ready<OwnedFd>,
         /// Keeps the fifo whole when its reader goes.
-        _reader: OwnedFd,
+        reader: OwnedFd,
     },
     File(Arc<OwnedFd>),
 }
 
 /// Moves output from a pipe or a terminal.
-async fn pump(from: Arc<Ready<OwnedFd>>, to: Sink, terminal: bool, ended: watch::Receiver<bool>) {
+async fn pump(from: Arc<Ready<OwnedFd>>, to: Sink, terminal: bool, mut end: End) {
     let to = match to {
-        Sink::Fifo(path) => match open_fifo(&path).await {
-            Some((to, _reader)) => Target::Fifo { to, _reader },
+        Sink::Fifo(path) => match open_fifo(&path, &mut end).await {
+            Some((to, reader)) => Target::Fifo { to, reader },
             None => return log::warn!("the fifo {path:?} has gone"),
         },
         Sink::File(file) => Target::File(file),
     };
     let copies = terminal || matches!(to, Target::File(_));
-    Pump { from, to, held: copies.then(Vec::new) }.run(ended).await;
-}
-
-impl Pump {
-    /// Moves output until its writers have gone, or until the process has ended and nothing is left; then closes the sink.
-    /// What a grandchild writes afterwards is read and dropped, so that a closed pipe does not end it.
-    async fn run(mut self, mut ended: watch::Receiver<bool>) {
-        // The streams have gone without a word.
-        let mut left = false;
-        loop {
-            // Before the look at the pipe: what was written before the end is then seen.
-            let over = left || *ended.borrow_and_update();
-            let waited = match self.step() {
-                Moved::Some => {
-                    tokio::task::yield_now().await;
-                    continue;
-                }
-                Moved::Over => return,
-                Moved::Empty if over => break,
-                Moved::Empty => tokio::select! {
-                    waited = self.from.readable() => waited,
-                    changed = ended.changed() => {
-                        left = changed.is_err();
-                        Ok(())
-                    }
-                },
-                Moved::Full => match &self.to {
-                    Target::Fifo { to, .. } => to.writable().await,
-                    Target::File(_) => return,
-                },
-            };
-            if waited.is_err() {
-                return;
-            }
-        }
-        let from = self.from;
+    let mut pump = Pump { from, to, held: copies.then(Vec::new) };
+    let more = pump.run(&mut end).await;
+    let Pump { from, to, .. } = pump;
+    if let Target::Fifo { to, reader } = to {
+        // Ours would look like one who reads.
+        drop(reader);
+        tokio::spawn(read(to, end.unread));
+    }
+    if more {
         tokio::spawn(async move {
             let mut rest = [0; 4096];
             while let Ok(1..) = read_some(&from, &mut rest).await {
@@ -371,6 +409,36 @@ impl Pump {
                 tokio::task::yield_now().await;
             }
         });
+    }
+}
+
+impl Pump {
+    /// Moves output until its writers have gone, or until the process has ended and nothing is left: then it is true. What a grandchild
+    /// writes afterwards is to be read and dropped, so that a closed pipe does not end it.
+    async fn run(&mut self, end: &mut End) -> bool {
+        loop {
+            // Before the look at the pipe: what was written before the end is then seen.
+            let over = end.over();
+            let waited = match self.step() {
+                Moved::Some => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Moved::Over => return false,
+                Moved::Empty if over => return true,
+                Moved::Empty => tokio::select! {
+                    waited = self.from.readable() => waited,
+                    () = end.changed() => Ok(()),
+                },
+                Moved::Full => match &self.to {
+                    Target::Fifo { to, .. } => to.writable().await,
+                    Target::File(_) => return false,
+                },
+            };
+            if waited.is_err() {
+                return false;
+            }
+        }
     }
 
     fn step(&mut self) -> Moved {

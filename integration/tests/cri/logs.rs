@@ -89,7 +89,7 @@ fn reopened(lab: &Lab) {
 }
 
 /// No line is lost. The container goes on until all of them are there: containerd 1.6 closes the log at the end of a container,
-/// whatever is still to be read.
+/// of which the shim tells when all was read, unless that takes longer than a second.
 fn in_bulk(lab: &Lab) {
     let pod = lab.pod();
     let container = pod.run(&format!("seq 1 30000; {FOREVER}"));

@@ -628,6 +628,14 @@ pub fn splice(from: BorrowedFd, to: BorrowedFd, len: usize) -> Result<usize> {
     Errno::result(n).map(|n| n as usize)
 }
 
+/// How many bytes of a pipe nobody has read yet (FIONREAD); either end tells.
+pub fn unread(pipe: BorrowedFd) -> Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes an int.
+    Errno::result(unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD as _, &raw mut bytes) })?;
+    Ok(bytes as usize)
+}
+
 /// getdents64(2): fills `buf` with entries of an open directory; 0 at its end. [`entries`] reads them.
 pub fn read_dir(dir: BorrowedFd, buf: &mut [u8]) -> Result<usize> {
     // SAFETY: buf is valid for its length.
