@@ -178,7 +178,7 @@ fn dispatch(mut arguments: Arguments) -> Result<bool, Failure> {
 fn soak(arguments: &Arguments) -> Result<bool, Failure> {
     let host = Arc::new(prepare(arguments)?);
     judge::runs_a_container(&host)?;
-    soak::run(&host, arguments.percent.unwrap_or(100))
+    soak::run(&host, arguments.percent.unwrap_or(100), |part| arguments.wants(part))
 }
 
 fn compare(files: &[String]) -> Result<bool, Failure> {

@@ -91,6 +91,11 @@ pub fn tables(data: &[u8]) {
     }
 }
 
+/// The files of a cgroup's counters.
+pub fn stats(data: &[u8]) {
+    cgroup::stats::fuzz(data);
+}
+
 /// state.json, which root has written, and a crash may have cut.
 pub fn saved(data: &[u8]) {
     let _ = serde_json::from_slice::<state::Saved>(data);

@@ -573,7 +573,6 @@ pub fn fuzz_tables(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         let _ = by_controller(text);
     }
-    stats::fuzz(data);
 }
 
 #[cfg(test)]

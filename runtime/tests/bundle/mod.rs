@@ -280,7 +280,7 @@ pub(crate) fn alive(pid: i32) -> bool {
 
 /// Waits for what must become true by itself.
 pub(crate) fn soon(condition: impl Fn() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
         if Instant::now() > deadline {
             return false;
