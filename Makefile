@@ -1,7 +1,7 @@
 # `make demo` on a fresh Debian 12 or 13 does everything; `make help` lists the rest.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-vm conformance escapes fuzz soak results lint check-arm bench bench-build bench-quick bench-shim bless install uninstall clean
+.PHONY: help setup build demo test test-vm conformance escapes fuzz soak results compatibility lint check-arm bench bench-build bench-quick bench-shim bless install uninstall clean
 
 PREFIX ?= /usr/local
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
@@ -78,6 +78,9 @@ results: build ## conformance/RESULTS.md: orlop, RUNC= and CRUN= side by side
 	cargo build -q --locked -p orlop-conformance
 	@conformance/results.sh $(TARGET_DIR)/debug/conformance $(ORLOP) $(RUNC) $(CRUN)
 
+compatibility: ## docs/COMPATIBILITY.md, of what the last make test and make test-vm have left in out/results
+	@integration/compatibility.sh
+
 lint: ## formatting, clippy, shellcheck, the rules of the tree, aarch64
 	@integration/setup.sh build lint
 	cargo fmt --all --check
@@ -85,6 +88,7 @@ lint: ## formatting, clippy, shellcheck, the rules of the tree, aarch64
 	grep -rlE --exclude-dir=.git --exclude-dir=target --exclude-dir=out '^#!/.*\b(ba)?sh\b' . | xargs -r shellcheck
 	! find . \( -path ./target -o -path ./.git \) -prune -o -regextype egrep -regex '.*/(utils?|common|helpers?)(\.[a-z]+)?' -print | grep .
 	! grep -rnE --include=*.rs --exclude-dir=target '\bunsafe\s*(\{|fn\b|impl\b|trait\b|extern\b|\()' . | grep -v '^\./runtime/sys/'
+	integration/compatibility.sh --check
 	$(MAKE) check-arm
 
 check-arm: ## does it compile for aarch64?

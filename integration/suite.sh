@@ -27,7 +27,7 @@ engine() { # SUITE
     local package=${ENGINES[${1%%-*}]:-} number
     [ -n "$package" ] || { echo runtime; return; }
     number=$(version "$package")
-    echo "${1%%-*} ${number%%[-+~]*}"
+    echo "${package%.io} ${number%%[-+~]*}"
 }
 
 rows() { # SUITE: the tests of the log, as `suite test result`
