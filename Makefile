@@ -19,13 +19,16 @@ setup: ## install what all the rest needs, where it is missing (apt, rustup; ask
 
 SHIM := containerd-shim-orlop-v2
 
+# One value for all that is built as a release: with another, cargo builds every crate anew.
+RELEASE_FLAGS = RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-T,$(CURDIR)/runtime/cold.ld"
+
 # One after the other: together they would share their features, and the shim has no use for the command line's.
 build: ## build out/orlop and out/containerd-shim-orlop-v2, two static binaries
 	@integration/setup.sh build
 	target=$$(integration/setup.sh target) && \
 	for bin in orlop $(SHIM); do \
 		package=$${bin%-v2} && \
-		RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-T,$(CURDIR)/runtime/cold.ld" cargo build --release --locked -p $$package --bin $$bin --target $$target && \
+		$(RELEASE_FLAGS) cargo build --release --locked -p $$package --bin $$bin --target $$target && \
 		install -D -m 0755 $(TARGET_DIR)/$$target/release/$$bin out/.$$bin && mv out/.$$bin out/$$bin || exit; \
 	done
 	@ls -l out/orlop out/$(SHIM)
@@ -99,7 +102,7 @@ BENCH = $(SUDO) env ORLOP=$(ORLOP) RUNC=$(RUNC) CRUN=$(CRUN) $(TARGET_DIR)/$$(in
 bench-build: build
 	@integration/setup.sh bench
 	@target=$$(integration/setup.sh target) && \
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p orlop-bench --target $$target
+	$(RELEASE_FLAGS) cargo build --release --locked -p orlop-bench --target $$target
 
 bench: bench-build ## time it beside runc and crun: bench/RESULTS.md (ROUNDS=, RUNC=, CRUN=, ARGS=--check)
 	@$(BENCH) --out bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
