@@ -71,9 +71,11 @@ pub const NEEDS: &[Need] = &[
         ],
     },
     Need {
-        what: "strace",
+        what: "strace that works on its kernel",
         present: || {
-            ["/usr/bin/strace", "/bin/strace", "/usr/local/bin/strace"].iter().any(|path| Path::new(path).exists())
+            let traced =
+                Command::new("strace").args(["-f", "-e", "trace=execve,setns", "unshare", "-m", "true"]).output();
+            traced.is_ok_and(|out| out.status.success() && String::from_utf8_lossy(&out.stderr).contains("execve("))
         },
         checks: &["escapes::exec_is_not_dumpable_when_it_joins"],
     },
