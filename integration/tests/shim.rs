@@ -8,7 +8,7 @@ use containerd_shim_protos::ttrpc::Code;
 use libtest_mimic::{Arguments, Trial};
 use orlop_integration::private::signal;
 use orlop_integration::shim::{Bundle, Event, Host, Shim, Stdio3, code};
-use orlop_integration::{cgroup, private, runtime, wait};
+use orlop_integration::{cgroup, private, programs, runtime, wait};
 use rustix::process::Signal;
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -46,6 +46,7 @@ const TESTS: &[(&str, Body)] = tests![
     a_slow_create_holds_nobody_up,
     a_grandchild_keeps_the_pipe,
     a_container_without_a_pid_namespace_leaves_nobody_behind,
+    nobody_outlives_the_init_under_another_runtime,
     an_exec_that_nobody_reads_is_deleted,
     an_end_is_told_when_its_output_was_read,
     bulk_output_to_a_slow_reader,
@@ -565,6 +566,24 @@ fn a_container_without_a_pid_namespace_leaves_nobody_behind(host: &Host) {
     // Its orphans came to the shim, which must reap them.
     wait::until("no zombie is left", Duration::from_secs(5), || children(shim.pid).is_empty().then_some(()));
     shim.shutdown();
+}
+
+/// The end of the init is told although a process of the container, in the host's pid namespace, would go on.
+fn nobody_outlives_the_init_under_another_runtime(host: &Host) {
+    let driven = Host::new(&shim(), Some(&programs::path("runc")));
+    let mut bundle = driven.bundle(&id(), &["sleep", "1000"]);
+    bundle.config["linux"]["namespaces"].as_array_mut().expect("an array").retain(|ns| ns["type"] != "pid");
+    let shim = driven.start(&bundle);
+    shim.run(&bundle, &Stdio3::default());
+    shim.exec(&bundle.id, "e", &["sleep", "1000"], &Stdio3::default()).expect("exec");
+    let pid = shim.start(&bundle.id, "e").expect("start");
+    signal(shim.state(&bundle.id, "").expect("state").pid, Signal::KILL);
+    let exit = || driven.exit_of(&bundle.id, &bundle.id);
+    wait::until("the end is told", Duration::from_secs(30), exit);
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    shim.remove(&bundle.id);
+    gone(&driven, "the end");
+    assert!(host.leftovers().is_empty());
 }
 
 /// containerd 11133: delete does not hang because nobody reads what was written.

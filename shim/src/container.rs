@@ -496,6 +496,13 @@ impl Container {
             {
                 let _ = left.cgroup().signal(SIGKILL);
             }
+        } else if shares_pids(&self.bundle) {
+            let run = |_: &Tools| match self.runtime() {
+                Some(runtime) => runtime.run(&words(&["kill", "--all", &self.id, "9"]), true),
+                None => Ok(Vec::new()),
+            };
+            // It may know of nobody any more.
+            let _ = worker::run(&self.shim.reaper, Job { stdio: None }, run).await;
         }
         // Held for ever.
         std::mem::forget(self.running.clone().write_owned().await);
@@ -614,6 +621,18 @@ async fn clean_up(shim: &Shim, options: &Options, id: &str, bundle: &Path) {
     if let Err(e) = worker::run(&shim.reaper, Job { stdio: None }, run).await {
         log::error!("{id}: clean up: {}", e.message);
     }
+}
+
+/// Whether the processes of a container outlive its init: its pid namespace is another's, or the host's.
+fn shares_pids(bundle: &Path) -> bool {
+    let config: Option<serde_json::Value> =
+        std::fs::read(bundle.join("config.json")).ok().and_then(|raw| serde_json::from_slice(&raw).ok());
+    let namespaces = config.as_ref().and_then(|config| config.pointer("/linux/namespaces")?.as_array());
+    let new = |ns: &serde_json::Value| {
+        let text = |key| ns.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
+        text("type") == "pid" && text("path").is_empty()
+    };
+    !namespaces.is_some_and(|all| all.iter().any(new))
 }
 
 /// Kills and deletes the container, whatever there is of it; in a worker, or where there is no daemon.
