@@ -31,6 +31,9 @@ if [ "$CGROUPS" = v1 ]; then
     rmdir "$view"
 fi
 mount --make-rshared /
+# As the first `ip netns add` of a host leaves it: the witness of other checks would take that for a container's doing.
+mkdir -p /run/netns
+mountpoint -q /run/netns || { mount --bind /run/netns /run/netns && mount --make-shared /run/netns; }
 exec "$@""#;
     let program = match env::current_exe() {
         Ok(program) => program,

@@ -23,13 +23,18 @@ use crate::witness;
 /// How long one call of the runtime may take.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// How long a check waits for something to become true.
-const WAIT_LIMIT: Duration = Duration::from_secs(15);
+const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
 /// How many containers a race makes where nobody asks for more: it shows that the race is there.
 const FEW_CREATES: usize = 12;
 
 /// The type of a tmpfs, statfs(2).
 const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+
+/// What the ids of all laboratories of this run begin with.
+pub fn lab_prefix() -> String {
+    format!("oci{}-", std::process::id())
+}
 
 /// The runtime under test and the directory in which its laboratories lie.
 pub struct Host {
@@ -39,6 +44,8 @@ pub struct Host {
     pub name: String,
     /// A copy of it that users other than root can execute.
     pub copy: PathBuf,
+    /// Another one, for the checks that try to write to a runtime's file.
+    pub target: PathBuf,
     /// The name and version.
     pub version: String,
     /// The mounts outside of the scratch directory, before any check.
@@ -66,18 +73,24 @@ impl Host {
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o711))?;
         bundle::copy_busybox(&scratch.path().join("busybox"))?;
         // Now, because a copy that another thread's child still has open for writing cannot be executed.
-        let copy = scratch.path().join(runtime.file_name().unwrap_or_default());
-        fs::copy(runtime, &copy)?;
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+        let copied = |to: PathBuf| -> Result<PathBuf, Failure> {
+            fs::copy(runtime, &to)?;
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
+            Ok(to)
+        };
+        let file_name = runtime.file_name().unwrap_or_default();
+        let copy = copied(scratch.path().join(file_name))?;
+        fs::create_dir(scratch.path().join("target"))?;
+        let target = copied(scratch.path().join("target").join(file_name))?;
         let (runtime, creates, labs) = (runtime.to_owned(), FEW_CREATES, AtomicUsize::new(0));
         let mounts = witness::mounts(scratch.path())?;
-        Ok(Self { runtime, name, copy, version, mounts, creates, expect, scratch, labs })
+        Ok(Self { runtime, name, copy, target, version, mounts, creates, expect, scratch, labs })
     }
 
     /// A laboratory with a fresh bundle and a fresh `--root`.
     pub fn lab(self: &Arc<Self>) -> Result<Lab, Failure> {
         let number = self.labs.fetch_add(1, Ordering::Relaxed);
-        let id = format!("oci{}-{number:04}", std::process::id());
+        let id = format!("{}{number:04}", lab_prefix());
         let dir = self.scratch.path().join(&id);
         for part in ["", "root", "io", "bundle"] {
             fs::create_dir(dir.join(part))?;
@@ -437,7 +450,7 @@ impl Lab {
         ensure!(mounts.is_empty(), "{after} leaves the mounts {mounts:?}");
         // A killed process is seen until it is reaped.
         let processes = || self.processes();
-        let gone = wait_within(Duration::from_secs(1), || processes().is_empty());
+        let gone = wait_within(WAIT_LIMIT, || processes().is_empty());
         ensure!(gone, "{after} leaves the processes {:?}", processes());
         Ok(())
     }

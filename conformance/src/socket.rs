@@ -12,6 +12,9 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 
 use crate::check::Failure;
 
+/// How long to wait for what a runtime sends, or a terminal shows.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
 /// One message of a stream socket: its bytes and the descriptors that came with it.
 pub struct Message {
     /// The payload.
@@ -29,11 +32,11 @@ impl Receiver {
         Ok(Self(UnixListener::bind(path)?))
     }
 
-    /// The first message of the next connection; fails when none comes within five seconds.
+    /// The first message of the next connection; fails when none comes in time.
     pub fn message(&self) -> Result<Message, Failure> {
-        readable(&self.0, Duration::from_secs(5))?;
+        readable(&self.0, LIMIT)?;
         let (stream, _) = self.0.accept()?;
-        readable(&stream, Duration::from_secs(5))?;
+        readable(&stream, LIMIT)?;
         let mut bytes = vec![0; 65536];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
         let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::check::{Check, Failure, Outcome};
-use crate::runtime::{Lab, wait_until};
+use crate::runtime::{Lab, lab_prefix, wait_until};
 
 const SYSCTLS: &[&str] = &["core_pattern", "modprobe", "sysrq", "hostname", "domainname", "cap_last_cap", "panic"];
 const FILES: &[&str] = &["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/ld.so.preload"];
@@ -60,11 +60,11 @@ fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// The mount points outside of the laboratories of all checks, with what is mounted there.
+/// The mount points of which no other check is the owner, with what is mounted there.
 pub fn mounts(scratch: &Path) -> Result<BTreeSet<String>, Failure> {
-    let scratch = scratch.to_string_lossy();
+    let ours = [scratch.to_string_lossy().into_owned(), lab_prefix()];
     let text = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(text.lines().filter(|line| !line.contains(&*scratch)).map(str::to_owned).collect())
+    Ok(text.lines().filter(|line| !ours.iter().any(|name| line.contains(name))).map(str::to_owned).collect())
 }
 
 /// Some runtimes mount something of their own for a moment, so the mounts are asked for until they are as they were.
@@ -87,9 +87,11 @@ pub fn watched(mut checks: Vec<Check>) -> Vec<Check> {
         check.run = Box::new(move |lab| {
             let before = Witness::of(lab)?;
             let outcome = run(lab);
-            before.unchanged(&Witness::of(lab)?)?;
-            mounts_are_as_before(lab)?;
-            outcome
+            let seen = Witness::of(lab).and_then(|now| before.unchanged(&now)).and_then(|()| mounts_are_as_before(lab));
+            match (outcome, seen) {
+                (Err(own), Err(seen)) => Err(Failure(format!("{}; {}", own.0, seen.0))),
+                (outcome, seen) => outcome.and(seen),
+            }
         });
     }
     checks

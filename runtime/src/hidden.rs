@@ -31,7 +31,7 @@ struct Kernel {
 /// Symbolic links in the root of procfs: all that the kernel makes there (proc_symlink), the last two on some architectures. The
 /// root of sysfs has none.
 const PROC_LINKS: [&CStr; 6] = [c"self", c"thread-self", c"net", c"mounts", c"device-tree", c"rtas"];
-/// The inode of the root of every procfs.
+/// The inode of the root of every procfs, and of every sysfs.
 pub const PROC_ROOT: u64 = 1;
 
 /// Where something is to be attached.
@@ -77,8 +77,11 @@ impl Hidden {
             Cover::Copy(copy) => spot.attach(copy.as_fd()),
         }?;
         if found.is_some_and(|found| found.ino == PROC_ROOT) {
-            self.covered(path);
-            self.proc.expected = false;
+            self.covered();
+            // It is masked itself: what is looked for in it from now on is not there.
+            for (place, kernel) in [(c"/proc", &mut self.proc), (c"/sys", &mut self.sys)] {
+                kernel.expected &= path != place;
+            }
         }
         Ok(())
     }
@@ -86,7 +89,7 @@ impl Hidden {
     /// Makes a path below `root` read-only, with all that is mounted there.
     pub fn read_only(&mut self, root: BorrowedFd, path: &CStr) -> Result<(), Fault> {
         let Some(spot) = spot(&mut self.proc, &mut self.sys, root, path)? else { return Ok(()) };
-        let (tree, root_of_proc) = match &spot {
+        let (tree, is_root) = match &spot {
             Spot::At(place) => {
                 let ino = file::fstat(place.as_fd())?.ino;
                 (Some(sys::clone_tree(Some(place.as_fd()), c"", true, false)?), ino == PROC_ROOT)
@@ -96,8 +99,8 @@ impl Hidden {
         let Some(tree) = tree else { return Ok(()) };
         sys::set_attr(tree.as_fd(), &Attr { set: attr::RDONLY, ..Attr::default() }, false).part(Part::Attributes)?;
         spot.attach(tree.as_fd())?;
-        if root_of_proc {
-            self.covered(path);
+        if is_root {
+            self.covered();
         }
         Ok(())
     }
@@ -115,11 +118,9 @@ impl Hidden {
 
     /// Something lies over the root of procfs or of sysfs now, maybe by way of a link in the image: what is attached below it would
     /// hide nothing.
-    fn covered(&mut self, path: &CStr) {
+    fn covered(&mut self) {
         self.proc.root = None;
-        if path == c"/sys" {
-            self.sys = Kernel::default();
-        }
+        self.sys.root = None;
     }
 
     /// Leaves the fds to be closed by number.

@@ -210,17 +210,22 @@ impl<'a> Rootfs<'a> {
         let held = self.hold(place.as_fd())?;
         process::fchdir(place.as_fd())?;
         let mounted = if keep_mode { mount_with_mode(m, place.as_fd()) } else { mount_here(m, &m.data) };
-        match mounted {
+        let kind = match mounted {
             // In a user namespace only what belongs to it can be mounted: a cgroup tree with a cgroup namespace of its own, sysfs
             // with a network namespace.
             Err(errno @ (Errno::EPERM | Errno::EBUSY)) => {
                 let Some((tree, whole)) = &m.fallback else { return Err(errno.into()) };
-                self.bind_instead(tree, *whole, m.flags, place.as_fd())?;
+                self.bind_instead(tree, *whole, m.flags, place.as_fd())?
             }
-            Ok(()) if m.fs.as_c_str() == c"tmpfs" => self.held.begin(&m.target.path),
-            other => other?,
-        }
-        self.hidden.mounted(&m.target.path, kind_of(&m.fs));
+            other => {
+                other?;
+                if m.fs.as_c_str() == c"tmpfs" {
+                    self.held.begin(&m.target.path);
+                }
+                kind_of(&m.fs)
+            }
+        };
+        self.hidden.mounted(&m.target.path, kind);
         self.keep(held.map(Mounted::Place));
         let none = Attr::default();
         if m.copy_up || m.attr != none || m.recursive != none || !m.propagation.is_empty() {
@@ -234,7 +239,8 @@ impl<'a> Rootfs<'a> {
     }
 
     /// The host's view of a file system that could not be mounted anew, as restricted as that would have been.
-    fn bind_instead(&self, tree: &Tree, whole: bool, flags: u64, place: BorrowedFd) -> Result<(), Fault> {
+    /// The kind of what is bound: see [`whole_kind`].
+    fn bind_instead(&self, tree: &Tree, whole: bool, flags: u64, place: BorrowedFd) -> Result<i64, Fault> {
         const FLAGS: [(u64, u64); 4] = [
             (sys::MS_RDONLY, attr::RDONLY),
             (sys::MS_NOSUID, attr::NOSUID),
@@ -244,7 +250,8 @@ impl<'a> Rootfs<'a> {
         let tree = tree_of(self.init, self.fd()?, tree, whole, false)?;
         let set = FLAGS.iter().filter(|(flag, _)| flags & flag != 0).fold(0, |set, (_, bit)| set | bit);
         sys::set_attr(tree.as_fd(), &Attr { set, ..Attr::default() }, whole).part(Part::Attributes)?;
-        sys::attach(tree.as_fd(), place).part(Part::Attach)
+        sys::attach(tree.as_fd(), place).part(Part::Attach)?;
+        Ok(whole_kind(tree.as_fd(), file::fstat(tree.as_fd())?.ino)?)
     }
 
     fn bind(&mut self, b: &'a BindStep) -> Result<(), Fault> {

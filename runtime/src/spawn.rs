@@ -346,9 +346,14 @@ impl Init {
 
     /// Waits for a message or the end of the process; true when it has ended and left no message.
     fn is_dead_and_silent(&self) -> Result<bool> {
-        let watches = [(Some(self.socket.as_fd()), READ), (Some(self.pidfd.as_fd()), READ)];
-        let [said, ended] = poll(watches, -1).on("poll", "the joining process")?;
-        Ok(said == 0 && ended != 0)
+        // Looked at in this order: what has ended has said before all that it will say.
+        let watches = [(Some(self.pidfd.as_fd()), READ), (Some(self.socket.as_fd()), READ)];
+        loop {
+            let [ended, said] = poll(watches, -1).on("poll", "the joining process")?;
+            if ended != 0 || said != 0 {
+                return Ok(said == 0);
+            }
+        }
     }
 
     fn go(&self) -> Result<()> {

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -198,10 +198,12 @@ impl Container {
         Ok((Container::load(root, id)?, lock))
     }
 
-    /// Waits for the lock on a container that this process has made; held until the value goes. False: another command has deleted it.
+    /// Waits for the lock on a container that this process has made, as long as it takes: nobody else would remove it. Held until the
+    /// value goes. False: another command has deleted it.
     pub fn lock_again(&self) -> Result<bool> {
         let Some(lock) = &self.lock else { return Ok(false) };
-        lock.take(&self.dir, PATIENCE)?;
+        file::lock(lock.fd.as_fd(), true).on("flock", self.dir.display())?;
+        lock.held.set(true);
         lock.is_of_something(&self.dir)
     }
 
@@ -338,11 +340,12 @@ impl Lock {
 
     /// The process that has the lock: `1: FLOCK ADVISORY WRITE 4711 fe:00:1234 0 EOF` (proc(5), /proc/locks).
     fn holder(&self) -> Option<i32> {
-        let ino = std::fs::metadata(format!("/proc/self/fd/{}", self.fd.as_raw_fd())).ok()?.ino().to_string();
+        let stat = file::fstat(self.fd.as_fd()).ok()?;
+        let file = format!("{:02x}:{:02x}:{}", file::major(stat.dev), file::minor(stat.dev), stat.ino);
         let locks = std::fs::read_to_string("/proc/locks").ok()?;
         locks.lines().find_map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let is_ours = words.get(1) == Some(&"FLOCK") && words.get(5)?.rsplit(':').next() == Some(&ino);
+            let is_ours = words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&file.as_str());
             is_ours.then(|| words.get(4)?.parse().ok()).flatten()
         })
     }

@@ -522,7 +522,7 @@ fn a_criu_that_hangs_is_ended_with_the_restore() {
         let status = runtime.wait().unwrap();
         let said = fs::read_to_string(&stderr).unwrap();
         assert!(said.contains(&format!("stopped by signal {signal} while criu was at work")), "{status} {said}");
-        assert!(asked.elapsed() < Duration::from_secs(5), "{lines}");
+        assert!(asked.elapsed() < Duration::from_secs(25), "{lines}");
         assert!(!alive(noted("child").parse().unwrap()) && !alive(noted("criu-pid").parse().unwrap()), "{lines}");
         assert_eq!(bundle.left(&mounts), Vec::<String>::new());
     }

@@ -33,7 +33,7 @@ impl Waiting {
         let child = command.args(&words[1..]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let waiting = Waiting { child, directory };
         // It opens its log last of all, and hangs there.
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while waiting.proc("wchan") != "wait_for_partner" {
             assert!(Instant::now() < deadline, "never came to open its log: {:?}", waiting.proc("wchan"));
             std::thread::sleep(Duration::from_millis(5));

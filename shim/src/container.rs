@@ -127,7 +127,7 @@ impl Container {
         let done = match worker::run(&shim.reaper, job, make).await {
             Err(e) => {
                 if e.code == worker::LOST {
-                    clean_up(shim, &options, &id, &bundle).await;
+                    clean_up(shim, &options, &id, &bundle, !rootfs.is_empty()).await;
                 }
                 return Err(e.during("OCI runtime create failed"));
             }
@@ -146,7 +146,7 @@ impl Container {
                     Ok(watch) => (Some(watch), None),
                     Err(e) => {
                         // It is made, and nobody would know of it.
-                        clean_up(shim, &options, &id, &bundle).await;
+                        clean_up(shim, &options, &id, &bundle, !rootfs.is_empty()).await;
                         return Err(e.during("OCI runtime create failed"));
                     }
                 }
@@ -610,12 +610,14 @@ fn create_in_worker(
     Ok(ops::create::create(&options.global(namespace), &create)?.to_string().into_bytes())
 }
 
-/// Takes away what a worker has left that was killed while it made a container.
-async fn clean_up(shim: &Shim, options: &Options, id: &str, bundle: &Path) {
+/// Takes away a container that was made in part, or of which nobody knows; `mounted`: its root file system too.
+async fn clean_up(shim: &Shim, options: &Options, id: &str, bundle: &Path, mounted: bool) {
     let run = |_: &Tools| {
         let deleted = delete_by_force(options, &shim.namespace, id, bundle);
-        let root = bundle.join("rootfs");
-        mounts::undo(&root).map_err(|e| Failure::internal(&format!("unmount {}", root.display()), e.desc()))?;
+        if mounted {
+            let root = bundle.join("rootfs");
+            mounts::undo(&root).map_err(|e| Failure::internal(&format!("unmount {}", root.display()), e.desc()))?;
+        }
         deleted.map(|()| Vec::new())
     };
     if let Err(e) = worker::run(&shim.reaper, Job { stdio: None }, run).await {

@@ -23,7 +23,10 @@ struct ToTheEnd {
 #[async_trait]
 impl MethodHandler for ToTheEnd {
     async fn handler(&self, ctx: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
-        let begun = self.requests.clone().read_owned().await;
+        let Ok(begun) = self.requests.clone().try_read_owned() else {
+            let status = ttrpc::get_status(Code::UNAVAILABLE, "the shim is about to end");
+            return Err(ttrpc::Error::RpcStatus(status));
+        };
         let handler = self.handler.clone();
         let done = tokio::spawn(async move {
             let _begun = begun;

@@ -3,13 +3,13 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 
 use crate::check::{Check, Failure, Outcome};
 use crate::runtime::Lab;
-use crate::socket::{Receiver, readable};
+use crate::socket::{LIMIT, Receiver, readable};
 
 pub(super) fn checks() -> Vec<Check> {
     checks!(
@@ -44,8 +44,8 @@ fn console(receiver: &Receiver) -> Result<OwnedFd, Failure> {
 fn read_until(master: OwnedFd, end: &str) -> Result<String, Failure> {
     let (mut file, mut text, begin) = (File::from(master), Vec::new(), Instant::now());
     while !String::from_utf8_lossy(&text).contains(end) {
-        ensure!(begin.elapsed() < Duration::from_secs(5), "the terminal gave {:?}", String::from_utf8_lossy(&text));
-        readable(&file, Duration::from_secs(5))?;
+        ensure!(begin.elapsed() < LIMIT, "the terminal gave {:?}", String::from_utf8_lossy(&text));
+        readable(&file, LIMIT)?;
         let mut chunk = [0; 1024];
         let count = file.read(&mut chunk)?;
         text.extend(&chunk[..count]);

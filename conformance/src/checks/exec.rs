@@ -248,8 +248,8 @@ fn process_file(lab: &mut Lab) -> Outcome {
 fn detach(lab: &mut Lab) -> Outcome {
     lab.set("/root/readonly", false).up_idle()?;
     let begin = Instant::now();
-    lab.exec(&["--detach"], &["sh", "-c", "touch /ran; sleep 30"])?.ok("exec")?;
-    ensure!(begin.elapsed() < Duration::from_secs(5), "exec --detach waited");
+    lab.exec(&["--detach"], &["sh", "-c", "touch /ran; sleep 60"])?.ok("exec")?;
+    ensure!(begin.elapsed() < Duration::from_secs(25), "exec --detach waited");
     wait_until("the process did not run", || Ok(lab.rootfs().join("ran").exists()))
 }
 

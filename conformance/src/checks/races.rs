@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
-use super::safety::{link, unharmed, victim, without_dev};
+use super::safety::{link, run_with_a_terminal, terminal, unharmed, victim, without_dev};
 use crate::check::{Check, Outcome};
 use crate::runtime::Lab;
 
@@ -75,6 +75,8 @@ impl Drop for Swapper {
 fn race(lab: &mut Lab, names: [&str; 2], see: impl Fn(&Lab, &str) -> Outcome) -> Outcome {
     let [one, other] = names.map(|name| lab.rootfs().join(name));
     lab.write()?;
+    let out = lab.verb("run", &[]).go()?.ok("run before the race")?;
+    see(lab, &out.stdout)?;
     let swapper = Swapper::between(one, other);
     let mut ran = 0;
     for number in 1..=lab.host.creates {
@@ -196,12 +198,12 @@ fn console_exchanged_with_a_link(lab: &mut Lab) -> Outcome {
     without_dev(lab);
     fs::write(lab.rootfs().join("dev/console"), "")?;
     link(lab, "dev/other", victim.join("new"))?;
-    lab.set("/process/terminal", true).set("/root/readonly", false).sh("echo harmed >/dev/console; true").write()?;
-    let command = format!("{} --root {}/root run {}", lab.host.runtime.display(), lab.dir.display(), lab.id);
+    terminal(lab).set("/root/readonly", false).sh("echo harmed >/dev/console; true").write()?;
+    let before = run_with_a_terminal(lab)?;
+    ensure!(before.status.success(), "run before the race: {}", String::from_utf8_lossy(&before.stdout));
     let swapper = Swapper::between(lab.rootfs().join("dev/console"), lab.rootfs().join("dev/other"));
     for number in 1..=lab.host.creates {
-        let mut script = Command::new("script");
-        script.args(["-qec", &command, "/dev/null"]).current_dir(lab.bundle()).output()?;
+        run_with_a_terminal(lab)?;
         unharmed(lab)?;
         progress(lab, number, number);
     }
@@ -218,16 +220,17 @@ fn dev_exchanged_with_a_link(lab: &mut Lab) -> Outcome {
 }
 
 fn executables_of_processes_that_join_are_written(lab: &mut Lab) -> Outcome {
-    let before = fs::read(&lab.host.runtime)?;
+    lab.runtime = lab.host.target.clone();
+    let before = fs::read(&lab.runtime)?;
     lab.script("bundle/rootfs/bin/self", "#!/proc/self/exe\n")?;
     lab.set("/process/noNewPrivileges", false);
     lab.up("while true; do for pid in /proc/[0-9]*; do \
         if [ $pid != /proc/1 ]; then (echo harmed >$pid/exe) 2>/dev/null; fi; done; done")?;
     for number in 1..=lab.host.creates / 4 {
         lab.exec(&[], &["/bin/self", "--version"])?;
-        lab.exec(&[], &["true"])?;
+        lab.exec(&[], &["true"])?.ok("exec")?;
         progress(lab, number, number);
     }
-    ensure!(fs::read(&lab.host.runtime)? == before, "the runtime's binary has changed");
+    ensure!(fs::read(&lab.runtime)? == before, "the runtime's binary has changed");
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::process::{Command, Output};
 
 use serde_json::json;
 
@@ -119,13 +120,26 @@ fn dev_null_symlink_keeps_the_owner_of_its_target(lab: &mut Lab) -> Outcome {
 fn dev_console_symlink_does_not_reach_the_host(lab: &mut Lab) -> Outcome {
     let victim = victim(lab)?;
     without_dev(lab);
+    terminal(lab).set("/root/readonly", false).sh("echo harmed > /dev/console; true").write()?;
+    let out = run_with_a_terminal(lab)?;
+    ensure!(out.status.success(), "run without the link: {}", String::from_utf8_lossy(&out.stdout));
     link(lab, "dev/console", victim.join("ptmx"))?;
     link(lab, "dev/fd", victim.join("fd"))?;
-    lab.set("/process/terminal", true).set("/root/readonly", false).sh("echo harmed > /dev/console; true").write()?;
-    lab.verb("run", &[]).under(&["script", "-qec"]).go()?;
-    let command = format!("{} --root {}/root run {}", lab.host.runtime.display(), lab.dir.display(), lab.id);
-    std::process::Command::new("script").args(["-qec", &command, "/dev/null"]).current_dir(lab.bundle()).output()?;
+    run_with_a_terminal(lab)?;
     unharmed(lab)
+}
+
+/// A terminal for the container, which needs a devpts of its own.
+pub(super) fn terminal(lab: &mut Lab) -> &mut Lab {
+    lab.mount("/dev/pts", "devpts", "devpts", &["newinstance", "ptmxmode=0666", "mode=0620"]);
+    lab.set("/process/terminal", true)
+}
+
+/// `run`, whose own standard streams are a terminal.
+pub(super) fn run_with_a_terminal(lab: &Lab) -> Result<Output, Failure> {
+    let command = format!("{} --root {}/root run {}", lab.host.runtime.display(), lab.dir.display(), lab.id);
+    let script = ["--foreground", "30", "script", "-qec", &command, "/dev/null"];
+    Ok(Command::new("timeout").args(script).current_dir(lab.bundle()).output()?)
 }
 
 fn mount_destination_symlink_stays_inside(lab: &mut Lab) -> Outcome {
@@ -194,7 +208,8 @@ fn user_numbers_out_of_range_are_refused(lab: &mut Lab) -> Outcome {
 }
 
 fn the_runtime_cannot_be_rewritten(lab: &mut Lab) -> Outcome {
-    let before = fs::read(&lab.host.runtime)?;
+    lab.runtime = lab.host.target.clone();
+    let before = fs::read(&lab.runtime)?;
     let attack = "for pid in /proc/[0-9]*; do if [ $pid != /proc/1 ]; then \
         (echo harmed > $pid/exe) 2>/dev/null; fi; done";
     lab.script("bundle/rootfs/bin/self", "#!/proc/self/exe\n")?;
@@ -202,9 +217,9 @@ fn the_runtime_cannot_be_rewritten(lab: &mut Lab) -> Outcome {
     lab.up(&format!("while true; do {attack}; done"))?;
     for _ in 0..3 {
         lab.exec(&[], &["/bin/self", "--version"])?;
-        lab.exec(&[], &["true"])?;
+        lab.exec(&[], &["true"])?.ok("exec")?;
     }
-    ensure!(fs::read(&lab.host.runtime)? == before, "the runtime's binary has changed");
+    ensure!(fs::read(&lab.runtime)? == before, "the runtime's binary has changed");
     Ok(())
 }
 
