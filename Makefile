@@ -88,7 +88,7 @@ lint: ## formatting, clippy, shellcheck, the rules of the tree, aarch64
 	@integration/setup.sh build lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	grep -rlE --exclude-dir=.git --exclude-dir=target --exclude-dir=out '^#!/.*\b(ba)?sh\b' . | xargs -r shellcheck
+	grep -rlE --exclude-dir=.git --exclude-dir=target --exclude-dir=out --exclude-dir=corpus --exclude-dir=artifacts '^#!/.*\b(ba)?sh\b' . | xargs -r shellcheck
 	! find . \( -path ./target -o -path ./.git \) -prune -o -regextype egrep -regex '.*/(utils?|common|helpers?)(\.[a-z]+)?' -print | grep .
 	! grep -rnE --include=*.rs --exclude-dir=target '\bunsafe\s*(\{|fn\b|impl\b|trait\b|extern\b|\()' . | grep -v '^\./runtime/sys/'
 	integration/compatibility.sh --check

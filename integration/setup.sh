@@ -38,6 +38,7 @@ test        jq                                        jq
 test        script                                    bsdutils
 test        debootstrap                               debootstrap
 test        podman                                    podman
+test        /usr/lib/podman/netavark                  netavark
 test        docker-compose                            docker-compose
 test        buildah                                   buildah
 test        /usr/bin/catatonit                        catatonit

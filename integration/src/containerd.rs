@@ -258,7 +258,7 @@ impl Containerd {
 
     /// What is still left of all containers, some time after the last one: a shim goes after it has answered, and after its last events.
     pub fn left(&self) -> Vec<String> {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(30);
         loop {
             let left = self.leftovers();
             if left.is_empty() || Instant::now() > end {

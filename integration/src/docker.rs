@@ -4,6 +4,7 @@ use crate::programs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long one command may take: fifty `docker run` at once take most of a minute each on two busy processors.
@@ -97,23 +98,22 @@ impl Docker {
 /// Waits for a client's end, and gives what it said.
 pub fn finish(line: &str, mut child: Child, input: Option<&[u8]>) -> Output {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    std::thread::scope(|scope| {
-        let out = scope.spawn(|| drain(stdout));
-        let err = scope.spawn(|| drain(stderr));
-        scope.spawn(move || {
-            if let (Some(mut pipe), Some(bytes)) = (stdin, input) {
-                // A client that ends early closes the pipe: the test judges that by its exit status.
-                let _ = pipe.write_all(bytes);
-            }
-        });
-        let status = wait(line, &mut child).code().unwrap_or(-1);
-        Output {
-            line: line.to_owned(),
-            status,
-            stdout: out.join().unwrap_or_default(),
-            stderr: err.join().unwrap_or_default(),
+    // On their own: when the client is killed because it hangs, something that it started may keep the pipes open.
+    let (out, err) = (thread::spawn(|| drain(stdout)), thread::spawn(|| drain(stderr)));
+    let input = input.map(<[u8]>::to_vec);
+    thread::spawn(move || {
+        if let (Some(mut pipe), Some(bytes)) = (stdin, input) {
+            // A client that ends early closes the pipe: the test judges that by its exit status.
+            let _ = pipe.write_all(&bytes);
         }
-    })
+    });
+    let status = wait(line, &mut child).code().unwrap_or(-1);
+    Output {
+        line: line.to_owned(),
+        status,
+        stdout: out.join().unwrap_or_default(),
+        stderr: err.join().unwrap_or_default(),
+    }
 }
 
 fn drain(pipe: Option<impl Read>) -> Vec<u8> {
@@ -130,7 +130,7 @@ pub fn wait(line: &str, child: &mut Child) -> std::process::ExitStatus {
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return status,
-            Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
+            Ok(None) if Instant::now() < end => thread::sleep(Duration::from_millis(5)),
             other => {
                 let _ = child.kill();
                 let _ = child.wait();

@@ -166,6 +166,10 @@ impl Dockerd {
         if let Some(mut process) = self.process.lock().expect("not poisoned").take() {
             let _ = process.wait();
         }
+        // As a reboot would: by then their numbers are others'.
+        for pid_file in ["dockerd.pid", "exec/containerd/containerd.pid"] {
+            let _ = fs::remove_file(self.dir().join(pid_file));
+        }
     }
 
     /// Stops the daemon alone; with `live_restore` the containers stay.

@@ -17,6 +17,17 @@ const CGROUP_MANAGER: &str = "CGROUP_MANAGER";
 const PRIVATE: &[&str] =
     &["/dev/shm", "/run/containers", "/run/libpod", "/run/lock", "/run/netns", "/var/lib/cni", "/var/lib/containers"];
 
+/// Variables by which the caller's own Podman finds its services and storage.
+const FOREIGN: &[&str] = &[
+    "BUILDAH_ISOLATION",
+    "CONTAINER_CONNECTION",
+    "CONTAINER_HOST",
+    "NOTIFY_SOCKET",
+    "REGISTRY_AUTH_FILE",
+    "STORAGE_DRIVER",
+    "STORAGE_OPTS",
+];
+
 /// On hosts of cgroups v1: hides the directories beside the hierarchies that are none. Podman takes them for such, makes its
 /// cgroups there, and cannot remove what then are directories with files.
 const HIERARCHIES_ALONE: &str = "if ! [ -e /sys/fs/cgroup/cgroup.controllers ]; then
@@ -93,6 +104,9 @@ impl Podman {
             }
             None => programs::command(program),
         };
+        for variable in FOREIGN {
+            command.env_remove(variable);
+        }
         command.envs(self.environment()).env("NETAVARK_FW", "iptables").env("XDG_CACHE_HOME", self.file("cache"));
         command
     }
@@ -159,6 +173,13 @@ impl Podman {
     pub fn becomes(&self, object: &str, template: &str, value: &str) {
         wait::until(&format!("{template} of {object} is {value}"), Duration::from_secs(60), || {
             self.has(object, template, value).then_some(())
+        });
+    }
+
+    /// Waits until all that a container has said is this.
+    pub fn says(&self, container: &str, text: &str) {
+        wait::until(&format!("{container} says {text:?}"), Duration::from_secs(60), || {
+            (self.ok(&format!("logs {container}")) == text).then_some(())
         });
     }
 

@@ -82,6 +82,10 @@ impl Stack<'_> {
             .current_dir(self.dir)
             .env("DOCKER_CONFIG", &self.docker.config);
         command.env("DOCKER_HOST", format!("unix://{}", self.docker.socket.display())).env_remove("DOCKER_CONTEXT");
+        for variable in ["COMPOSE_FILE", "COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME", "DOCKER_TLS_VERIFY"] {
+            command.env_remove(variable);
+        }
+        command.env("COMPOSE_HTTP_TIMEOUT", "180");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         finish(&format!("docker-compose {line}"), child, None).exits(0).text()

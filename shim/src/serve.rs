@@ -23,7 +23,7 @@ const VERSIONS: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task
 /// as long as it needs the daemon: what has passed after a minute is not its haste on a busy host, but its end.
 const ALONE: Duration = Duration::from_secs(60);
 /// How long requests that were begun may take when a signal asks for the end: those that take longer wait for a hook or a reader, maybe for ever.
-const BEGUN: Duration = Duration::from_secs(10);
+const BEGUN: Duration = Duration::from_secs(30);
 /// How long the last events may take on their way out.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
 /// Rounds of the event loop in which an answer has certainly been written: several times the handful of tasks that it goes through.

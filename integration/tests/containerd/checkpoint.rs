@@ -26,7 +26,7 @@ pub(super) fn works() -> bool {
         "for fd in /proc/$$/fd/*; do n=${fd##*/}; if [ $n -gt 2 ]; then exec {n}>&-; fi; done; exec sleep 1000";
     let mut process = run("setsid", &["bash", "-c", script]).spawn().expect("setsid");
     let pid = process.id().to_string();
-    wait::until("the process sleeps", Duration::from_secs(10), || {
+    wait::until("the process sleeps", Duration::from_secs(30), || {
         (fs::read_to_string(format!("/proc/{pid}/comm")).ok()? == "sleep\n").then_some(())
     });
     let dumped = criu(&["dump", "-t", &pid, "-D", dir]);
@@ -54,7 +54,7 @@ fn counting<'a>(daemon: &'a Containerd, flags: &str) -> Running<'a> {
 
 /// Its word, and how far it has counted.
 fn count(container: &Running) -> (String, u64) {
-    wait::until("the file is not empty", Duration::from_secs(10), || {
+    wait::until("the file is not empty", Duration::from_secs(30), || {
         let text = container.task(&format!("exec --exec-id count-{} ID cat /dev/shm/n", id())).exits(0).text();
         let (word, number) = text.split_once(' ')?;
         Some((word.to_owned(), number.parse().ok()?))

@@ -19,14 +19,16 @@ fn fifty_at_once(f: &Fixture) {
         let docker = &f.docker;
         let start = move |i| {
             let c = docker.run(&format!("run -d {BUSYBOX} sh -c 'echo number {i}; exec sleep 300'")).exits(0).text();
-            assert_eq!(docker.run(&format!("exec {c} cat /proc/1/comm")).exits(0).text(), "sleep");
+            wait::until("the shell has become sleep", SOON, || {
+                (docker.run(&format!("exec {c} cat /proc/1/comm")).exits(0).text() == "sleep").then_some(())
+            });
             c
         };
         let threads: Vec<_> = (0..MANY).map(|i| scope.spawn(move || start(i))).collect();
         threads.into_iter().map(|t| t.join().expect("a container starts")).collect()
     });
     for (i, c) in started.iter().enumerate() {
-        assert_eq!(f.ok(&format!("logs {c}")), format!("number {i}"));
+        wait::until("its log", SOON, || (f.ok(&format!("logs {c}")) == format!("number {i}")).then_some(()));
     }
     f.ok(&format!("rm -f {}", started.join(" ")));
     assert!(f.containers().is_empty());
@@ -81,7 +83,7 @@ fn userns_remap(f: &Fixture) {
     assert_eq!(map, [0, REMAPPED, 65536]);
     let uid = read("status").lines().find_map(|l| l.strip_prefix("Uid:\t")?.split('\t').next()?.parse::<u32>().ok());
     assert_eq!(uid, Some(REMAPPED + 1000), "tester, from outside");
-    assert_eq!(ok(&format!("logs {id}")), "1000");
+    wait::until("its log", SOON, || (ok(&format!("logs {id}")) == "1000").then_some(()));
     ok(&format!("exec --user root {id} touch /data/file"));
     assert_eq!(dir.join("file").metadata().expect("the file").uid(), REMAPPED, "root, from outside");
     assert_eq!(ok(&format!("exec --user 0 {id} id -u")), "0");
@@ -110,7 +112,7 @@ pub(crate) fn nothing_is_left(f: &Fixture) {
 /// Docker removes some of it after its answer, so it gets a moment.
 pub(crate) fn nothing_left(daemon: &Dockerd) {
     let mut left = Vec::new();
-    for _ in 0..50 {
+    for _ in 0..600 {
         left = leaks::find(daemon);
         // The cgroup above the steps of BuildKit's builds stays, as the daemon's own one does.
         left.retain(|one| !(one.starts_with("cgroup: ") && one.ends_with("/buildkit")));

@@ -207,7 +207,11 @@ fn init_reaps_orphans(f: &Fixture) {
     let zombies = "grep -l State:.Z /proc/[0-9]*/status | wc -l";
     for (flag, left) in [("--init", "0"), ("", "1")] {
         let c = f.ok(&format!("run -d {flag} {BUSYBOX} sh -c '{script}'"));
-        std::thread::sleep(std::time::Duration::from_millis(800));
-        assert_eq!(f.ok(&format!("exec {c} sh -c '{zombies}'")), left, "with flag {flag:?}");
+        wait::until("the orphan has ended", SOON, || {
+            (f.ok(&format!("exec {c} sh -c 'grep -l ^sleep.0.3 /proc/[0-9]*/cmdline | wc -l'")) == "0").then_some(())
+        });
+        wait::until(&format!("{left} zombies with flag {flag:?}"), SOON, || {
+            (f.ok(&format!("exec {c} sh -c '{zombies}'")) == left).then_some(())
+        });
     }
 }

@@ -47,7 +47,7 @@ impl Deref for Fixture<'_> {
 impl Fixture<'_> {
     /// A name that no other test has.
     pub(crate) fn name(&self, suffix: &str) -> String {
-        format!("{}-{suffix}", self.id)
+        format!("{}{suffix}", prefix(self.id))
     }
 
     /// A directory of the host for this test.
@@ -71,13 +71,18 @@ impl Fixture<'_> {
     }
 }
 
+/// Of one test alone: the name of one may be the beginning of another's.
+fn prefix(id: &str) -> String {
+    format!("{id}--")
+}
+
 /// Runs one test, then removes what goes by its name, whether it passed or not.
 pub(crate) fn guarded(podman: &Podman, id: &str, body: fn(&Fixture)) {
     let fixture = Fixture { podman, id };
     let outcome = catch_unwind(AssertUnwindSafe(|| body(&fixture)));
     let names = |list: &str| -> Vec<String> {
         let all = podman.run(list).text();
-        all.lines().filter(|name| name.starts_with(&format!("{id}-"))).map(str::to_owned).collect()
+        all.lines().filter(|name| name.starts_with(&prefix(id))).map(str::to_owned).collect()
     };
     for pod in names("pod ps --format {{.Name}}") {
         podman.run(&format!("pod rm -f -t 0 {pod}"));

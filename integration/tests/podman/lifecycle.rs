@@ -15,10 +15,11 @@ crate::tests![
 
 fn create_start_stop(f: &Fixture) {
     let c = f.name("c");
-    f.ok(&format!("create --name {c} {BUSYBOX} sh -c 'trap \"exit 3\" TERM; while :; do sleep 0.1; done'"));
+    f.ok(&format!("create --name {c} {BUSYBOX} sh -c 'trap \"exit 3\" TERM; echo ready; while :; do sleep 0.1; done'"));
     assert_eq!(f.inspect(&c, ".State.Status"), "created");
     f.ok(&format!("start {c}"));
     assert_eq!(f.inspect(&c, ".State.Status"), "running");
+    f.says(&c, "ready");
     f.ok(&format!("stop -t 30 {c}"));
     assert_eq!(f.inspect(&c, ".State.Status"), "exited");
     assert_eq!(f.inspect(&c, ".State.ExitCode"), "3");
@@ -29,7 +30,7 @@ fn kill_with_a_signal(f: &Fixture) {
     f.ok(&format!(
         "run -d --name {c} {BUSYBOX} sh -c 'trap \"echo usr; exit 8\" USR1; echo ready; while :; do sleep 0.1; done'"
     ));
-    wait::until("the trap", Duration::from_secs(30), || (f.ok(&format!("logs {c}")) == "ready").then_some(()));
+    f.says(&c, "ready");
     f.ok(&format!("kill -s USR1 {c}"));
     assert_eq!(f.ok(&format!("wait {c}")), "8");
     assert!(f.ok(&format!("logs {c}")).ends_with("usr"));
@@ -122,7 +123,8 @@ fn the_service_is_killed(f: &Fixture) {
     let pid = f.pid(&c);
     signal(first.id(), Signal::KILL);
     first.wait().expect("its end");
-    fs::remove_file(&socket).expect("the socket that it left");
+    // Run by a user, it is the parent of the one that listens, which ends in good order.
+    let _ = fs::remove_file(&socket);
     let mut second = serve();
     assert_eq!(f.ok(&format!("--url {url} exec {c} echo alive")), "alive");
     assert_eq!(f.pid(&c), pid);
