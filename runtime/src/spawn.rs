@@ -337,11 +337,12 @@ fn maps(init: &Init, plan: &Plan, proc: BorrowedFd) -> Result<()> {
 
 impl Init {
     fn next(&self) -> Result<Option<(Frame, Option<OwnedFd>)>> {
-        match sync::receive(self.socket.as_fd()) {
-            // It was killed with an answer of ours unread.
-            Err(Errno::ECONNRESET) => Ok(None),
-            other => other.on("recvmsg from", "the container's init"),
-        }
+        let received = match sync::receive(self.socket.as_fd()) {
+            // It has ended with an answer of ours unread. The kernel tells of that once, before what it may have said last.
+            Err(Errno::ECONNRESET) => sync::receive(self.socket.as_fd()),
+            other => other,
+        };
+        received.on("recvmsg from", "the container's init")
     }
 
     /// Waits for a message or the end of the process; true when it has ended and left no message.
