@@ -51,6 +51,7 @@ pub(super) fn checks() -> Vec<Check> {
         preserve_fds_not_asked_for_are_closed "runc: run --preserve-fds",
         preserve_fds_of_exec "runc: exec --preserve-fds",
         preserve_fds_not_open_are_refused "runc: run --preserve-fds",
+        preserve_fds_of_the_runtime_itself_are_refused "runc: run --preserve-fds",
         listen_fds "runc: LISTEN_FDS",
         kill_default_is_term "runc: kill",
         kill_takes_names_and_numbers "runc: kill",
@@ -76,6 +77,7 @@ pub(super) fn checks() -> Vec<Check> {
     // Promises of orlop's own.
     let own = [
         "log_to_a_daemon_that_is_not_there_is_refused",
+        "preserve_fds_of_the_runtime_itself_are_refused",
         "usage_error_names_the_flag_as_typed",
         "version_under_the_name_runc",
     ];
@@ -453,6 +455,16 @@ fn preserve_fds_not_open_are_refused(lab: &mut Lab) -> Outcome {
     lab.args(&["true"]).write()?;
     let out = with_files(lab, lab.verb("run", &["--preserve-fds", "9"]))?.go()?;
     ensure!(out.code != 0, "seven descriptors that are not open are preserved");
+    lab.nothing_left("a refused run")
+}
+
+/// The log's file has the first number that is free.
+fn preserve_fds_of_the_runtime_itself_are_refused(lab: &mut Lab) -> Outcome {
+    lab.args(&["true"]).write()?;
+    let log = lab.dir.join("log").to_string_lossy().into_owned();
+    let call = lab.verb("run", &["--preserve-fds", "1"]).global(&["--log", &log]);
+    let out = call.under(&["sh", "-c", "exec 3<&-; exec \"$@\"", "sh"]).go()?;
+    ensure!(out.code != 0, "the runtime's own descriptor 3 is preserved");
     lab.nothing_left("a refused run")
 }
 

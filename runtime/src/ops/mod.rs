@@ -299,7 +299,7 @@ fn check_preserved(flag: u32, listen: u32) -> Result<()> {
     let count = flag.checked_add(listen).filter(|count| i32::try_from(*count).is_ok_and(|n| n < i32::MAX - 3));
     let count = count.ok_or_else(|| invalid("--preserve-fds", format!("{flag} is more than a process can have")))?;
     for fd in 3..3 + count as i32 {
-        if !file::is_open(fd) {
+        if !file::is_inherited(fd) {
             return Err(invalid("--preserve-fds", format!("fd {fd} is not open (of {count} to be kept from 3 on)")));
         }
     }

@@ -444,10 +444,10 @@ pub fn stdio() -> [BorrowedFd<'static>; 3] {
     [0, 1, 2].map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// Whether `fd` is open in this process.
-pub fn is_open(fd: RawFd) -> bool {
+/// Whether `fd` is open, and stays so across execve(2): what the caller has left us does, and nothing that we have opened.
+pub fn is_inherited(fd: RawFd) -> bool {
     // SAFETY: plain numbers.
-    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+    matches!(unsafe { libc::fcntl(fd, libc::F_GETFD) }, flags if flags >= 0 && flags & libc::FD_CLOEXEC == 0)
 }
 
 /// flock(2), exclusive; waits when `wait`, else EWOULDBLOCK says that another process holds it.
