@@ -376,6 +376,7 @@ pub fn fuzz(data: &[u8]) {
     for controller in ["cpu", "cpuacct", "cpuset", "memory", "blkio", "pids"] {
         let _ = read(&Paths::from([(controller.into(), dir.clone())]));
     }
+    let _ = std::fs::remove_dir_all(dir);
 }
 
 #[cfg(test)]
