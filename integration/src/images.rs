@@ -65,6 +65,7 @@ pub fn named(line: &str) -> impl Iterator<Item = &'static str> {
 pub fn fill_cache() {
     greeting();
     debian();
+    crate::cri::image::compiled_pause();
 }
 
 fn greeting() -> PathBuf {
@@ -103,7 +104,7 @@ fn debian() -> PathBuf {
 }
 
 /// A file of the cache, which `make` makes in a scratch directory if it is not there.
-fn cached(name: &str, make: fn(&Path) -> PathBuf) -> PathBuf {
+pub(crate) fn cached(name: &str, make: fn(&Path) -> PathBuf) -> PathBuf {
     let cache = cache_dir();
     let tar = cache.join(name);
     if tar.exists() {
@@ -139,7 +140,8 @@ fn cache_dir() -> PathBuf {
     std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("orlop")
 }
 
-fn pack(root: &Path, tar: PathBuf) -> PathBuf {
+/// A tar file of a directory, without what is mounted there.
+pub(crate) fn pack(root: &Path, tar: PathBuf) -> PathBuf {
     let owner = ["--numeric-owner", "--exclude=./dev/*", "--exclude=./proc/*", "--exclude=./sys/*"];
     run(command("tar").args(owner).arg("-C").arg(root).arg("-cf").arg(&tar).arg(".").stderr(Stdio::inherit()));
     tar

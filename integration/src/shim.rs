@@ -108,6 +108,12 @@ impl Host {
         host
     }
 
+    /// Has its shims drive this program from now on.
+    pub fn drive(mut self, runtime: &Path) -> Host {
+        self.runtime = Some(runtime.to_path_buf());
+        self
+    }
+
     /// A path of this host's.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -170,7 +176,7 @@ impl Host {
         let mut options = oci::Options::new();
         options.root = state;
         options.binary_name = self.runtime.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-        Bundle { id: id.to_owned(), dir, config, options, rootfs: Vec::new(), group: None }
+        Bundle { id: id.to_owned(), dir, config, options, rootfs: Vec::new(), group: None, checkpoint: String::new() }
     }
 
     /// The command that containerd starts a shim with.
@@ -273,6 +279,8 @@ pub struct Bundle {
     pub rootfs: Vec<containerd_shim_protos::api::Mount>,
     /// The group of containers that share a shim.
     pub group: Option<String>,
+    /// The images that it is restored from when it is started; empty: it is made anew.
+    pub checkpoint: String,
 }
 
 impl Bundle {
@@ -330,6 +338,15 @@ impl Shim {
         Ok(A::parse_from_bytes(&answer.payload).unwrap_or_else(|e| panic!("{method}: the answer: {e}")))
     }
 
+    /// The same one by another connection; ours is closed, if nobody else has it, before `between` is called.
+    pub fn reconnect(self, between: impl FnOnce()) -> Shim {
+        let Shim { client, address, service, pid } = self;
+        drop(client);
+        between();
+        let client = Client::connect(&address).unwrap_or_else(|e| panic!("{address}: {e}"));
+        Shim { client, address, service, pid }
+    }
+
     /// Makes the container of the bundle.
     pub fn create(&self, bundle: &Bundle, io: &Stdio3) -> ttrpc::Result<u32> {
         self.call::<_, CreateTaskResponse>("Create", &self.create_request(bundle, io)).map(|answer| answer.pid)
@@ -341,6 +358,7 @@ impl Shim {
         (r.stdin, r.stdout, r.stderr) = (io.stdin.clone(), io.stdout.clone(), io.stderr.clone());
         r.terminal = io.terminal;
         r.rootfs = bundle.rootfs.clone();
+        r.checkpoint = bundle.checkpoint.clone();
         r.options = MessageField::some(bundle.any());
         r
     }

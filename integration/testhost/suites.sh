@@ -26,6 +26,8 @@ runtime-unit         root    300      ./orlop-unit --skip libseccomp --skip cli:
 docker-systemd       root    1800     CGROUP_DRIVER=systemd ./docker default::
 docker-cgroupfs      root    900      ./docker --skip default:: --skip run:: --skip security:: $BESIDE
 docker-shim          root    900      RUNTIME_TYPE=io.containerd.orlop.v2 ./docker --skip default:: --skip security:: --skip namespaces:: $BESIDE
+shim                 root    900      ./shim
+cri                  root    900      ./cri
 compose              root    600      ./compose
 swarm                root    600      ./swarm
 containerd           root    900      ./containerd

@@ -3,10 +3,14 @@
 use crate::container::{Container, INIT_PID, create_options, read, words};
 use crate::io::Streams;
 use crate::worker::{self, Failure, Job, Result, Tools};
+use containerd_shim_protos::protobuf::{Message, well_known_types::any::Any};
+use containerd_shim_protos::shim::oci;
 use containerd_shim_protos::ttrpc::Code;
 use orlop::criu::rpc::CgroupMode;
 use orlop::ops::{self, CheckpointOptions, CriuOptions, RestoreOptions};
+use orlop_sys::process::{SIGKILL, pidfd_signal};
 use std::ffi::OsStr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
@@ -21,7 +25,7 @@ pub struct Restore {
 }
 
 /// What containerd asks of a checkpoint.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Checkpoint {
     /// Where the images go.
     pub images: PathBuf,
@@ -39,6 +43,43 @@ pub struct Checkpoint {
     pub file_locks: bool,
     /// Kinds of namespaces that are made anew, empty, when it comes back.
     pub empty_namespaces: Vec<String>,
+    /// What becomes of cgroups: one of [`CgroupMode::NAMES`].
+    pub cgroups_mode: String,
+}
+
+/// Options of a checkpoint, for runc's shim.
+const OPTIONS: &str = "runc.v1.CheckpointOptions";
+/// Those that clients of containerd 1 give to a runtime of any other name (containerd's runtime/linux/runctypes/runc.proto): the same, but
+/// with the last two fields, the paths of CRIU's work and of the images, the other way round.
+const LINUX: &str = "linux.runc.CheckpointOptions";
+
+impl Checkpoint {
+    /// From the message that containerd sends; `images`: where it wants them.
+    ///
+    /// # Errors
+    /// One that is no options of a checkpoint.
+    pub fn from_any(images: PathBuf, any: Option<&Any>) -> std::result::Result<Checkpoint, String> {
+        let Some(any) = any.filter(|any| !any.value.is_empty()) else {
+            return Ok(Checkpoint { images, ..Checkpoint::default() });
+        };
+        let linux = any.type_url.ends_with(LINUX);
+        if !linux && !any.type_url.ends_with(OPTIONS) {
+            return Err(format!("options of the checkpoint: {:?} is neither {OPTIONS} nor {LINUX}", any.type_url));
+        }
+        let options = oci::CheckpointOptions::parse_from_bytes(&any.value)
+            .map_err(|e| format!("options of the checkpoint ({}): {e}", any.type_url))?;
+        Ok(Checkpoint {
+            images,
+            work: if linux { options.image_path } else { options.work_path },
+            exit: options.exit,
+            tcp: options.open_tcp,
+            unix_sockets: options.external_unix_sockets,
+            terminal: options.terminal,
+            file_locks: options.file_locks,
+            empty_namespaces: options.empty_namespaces,
+            cgroups_mode: options.cgroups_mode,
+        })
+    }
 }
 
 impl Container {
@@ -67,7 +108,9 @@ impl Container {
                 read(&pid_file)
             }
             Some(runtime) => {
-                let mut args = words(&["restore", "--detach", "--no-subreaper", "--bundle"]);
+                let mut args = words(&["restore", "--detach", "--no-subreaper"]);
+                args.extend(self.options.no_pivot_root.then_some(OsStr::new("--no-pivot")));
+                args.push(OsStr::new("--bundle"));
                 args.extend([self.bundle.as_os_str(), "--image-path".as_ref(), images.as_ref()]);
                 args.extend([OsStr::new("--work-path"), work.as_ref()]);
                 if !parent.is_empty() {
@@ -78,7 +121,11 @@ impl Container {
         };
         let done = worker::run(&self.shim.reaper, job, run).await?;
         let (pid, watch) = done.process(&self.shim.reaper)?;
-        streams.attach(done.console)?;
+        if let Err(e) = streams.attach(done.console) {
+            // Nobody would know of it. The reaper takes it as anybody.
+            let _ = pidfd_signal(watch.pidfd().as_fd(), SIGKILL);
+            return Err(e);
+        }
         self.init.began(pid, &watch, streams);
         *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
         Ok(())
@@ -91,6 +138,11 @@ impl Container {
             let why = format!("empty_namespaces: {other:?} is not supported: only network is");
             return Err(Failure::new(Code::UNIMPLEMENTED, why));
         }
+        let cgroups = CgroupMode::NAMES.iter().find(|(name, _)| *name == asked.cgroups_mode).map(|(_, mode)| *mode);
+        let cgroups = cgroups.ok_or_else(|| {
+            let why = format!("cgroups_mode: {:?} is none of soft, full, strict, ignore", asked.cgroups_mode);
+            Failure::new(Code::INVALID_ARGUMENT, why)
+        })?;
         let _turn = self.turn.lock().await;
         let own_work = self.bundle.join("work/criu-work");
         let work = if asked.work.is_empty() { own_work.clone() } else { PathBuf::from(&asked.work) };
@@ -107,6 +159,7 @@ impl Container {
                             ext_unix_sk: asked.unix_sockets,
                             shell_job: asked.terminal,
                             file_locks: asked.file_locks,
+                            manage_cgroups_mode: cgroups,
                             ..criu(&asked.images, &work)
                         },
                         parent_path: None,
@@ -132,6 +185,9 @@ impl Container {
                     args.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| OsStr::new(*flag)));
                     for kind in &asked.empty_namespaces {
                         args.extend([OsStr::new("--empty-ns"), OsStr::new(kind)]);
+                    }
+                    if !asked.cgroups_mode.is_empty() {
+                        args.extend([OsStr::new("--manage-cgroups-mode"), OsStr::new(&asked.cgroups_mode)]);
                     }
                     args.push(OsStr::new(&self.id));
                     runtime.run(&args, true).map(drop)
@@ -160,5 +216,30 @@ fn criu(images: &Path, work: &Path) -> CriuOptions {
         auto_dedup: false,
         manage_cgroups_mode: CgroupMode::default(),
         network_lock: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_a_checkpoint_come_in_two_kinds() {
+        // exit, and the fields 8 and 9.
+        let value = b"\x08\x01\x42\x01a\x4a\x01b".to_vec();
+        for (kind, work) in
+            [("containerd.runc.v1.CheckpointOptions", "b"), ("containerd.linux.runc.CheckpointOptions", "a")]
+        {
+            let any = Any { type_url: kind.to_string(), value: value.clone(), ..Default::default() };
+            let expected =
+                Checkpoint { images: "/i".into(), work: work.to_string(), exit: true, ..Checkpoint::default() };
+            assert_eq!(Checkpoint::from_any("/i".into(), Some(&any)), Ok(expected), "{kind}");
+        }
+        let any = Any { type_url: "x.Options".to_string(), value, ..Default::default() };
+        assert!(Checkpoint::from_any("/i".into(), Some(&any)).unwrap_err().contains("\"x.Options\""));
+        assert_eq!(
+            Checkpoint::from_any("/i".into(), None),
+            Ok(Checkpoint { images: "/i".into(), ..Checkpoint::default() })
+        );
     }
 }

@@ -5,9 +5,15 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+use tokio::time::Sleep;
+
+/// How long a client waits that could not be let in, for want of fds or memory. The listener says again at once that it is there, and whoever
+/// asked again at once would take all of a processor.
+const FULL: Duration = Duration::from_millis(100);
 
 /// How many connections there are, for one who waits for a change.
 pub type Count = Arc<watch::Sender<usize>>;
@@ -16,24 +22,38 @@ pub type Count = Arc<watch::Sender<usize>>;
 pub struct Incoming {
     listener: UnixListener,
     count: Count,
+    /// Until when nobody is let in; kept until somebody has been, so that the log says it once.
+    full: Option<Pin<Box<Sleep>>>,
 }
 
 impl Incoming {
     /// Those of `listener`, each of which is in `count` until it closes.
     pub fn new(listener: UnixListener, count: Count) -> Incoming {
-        Incoming { listener, count }
+        Incoming { listener, count, full: None }
     }
 }
 
 impl Stream for Incoming {
     type Item = io::Result<Connection>;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let accepted = ready!(self.listener.poll_accept(context));
-        Poll::Ready(Some(accepted.map(|(stream, _)| {
-            self.count.send_modify(|count| *count += 1);
-            Connection { stream, count: self.count.clone() }
-        })))
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(full) = &mut self.full {
+                ready!(full.as_mut().poll(context));
+            }
+            match ready!(self.listener.poll_accept(context)) {
+                Ok((stream, _)) => {
+                    self.full = None;
+                    self.count.send_modify(|count| *count += 1);
+                    return Poll::Ready(Some(Ok(Connection { stream, count: self.count.clone() })));
+                }
+                Err(e) => {
+                    if self.full.replace(Box::pin(tokio::time::sleep(FULL))).is_none() {
+                        log::error!("accept: {e}; clients wait");
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -1,21 +1,23 @@
 //! A container and its processes, as containerd sees them.
 
+mod create;
+mod end;
+
+pub use create::{INIT_PID, Request, create_options, delete_by_force};
+
 use crate::binary::Runtime;
 use crate::checkpoint::Restore;
-use crate::events::{Events, timestamp};
+use crate::events::Events;
 use crate::io::{Names, Owner, Streams};
 use crate::mounts;
 use crate::options::Options;
 use crate::process::{Exit, Process};
-use crate::ready::Ready;
 use crate::reaper::{Reaper, Watch};
 use crate::worker::{self, Failure, Job, Result, Tools};
-use containerd_shim_protos::api::Mount;
-use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
 use containerd_shim_protos::ttrpc::Code;
-use orlop::cgroup::{self, oom::OomWatch};
+use orlop::cgroup;
 use orlop::ops::{self, exec::Outcome};
-use orlop::ops::{CreateOptions, ExecOptions, ProcessJson, UpdateOptions};
+use orlop::ops::{ExecOptions, ProcessJson, UpdateOptions};
 use orlop::state;
 use orlop_sys::process::{SIGKILL, pidfd_signal};
 use std::collections::HashMap;
@@ -74,6 +76,8 @@ pub struct Container {
     pub turn: tokio::sync::Mutex<()>,
     /// Another runtime cannot be asked cheaply.
     paused: AtomicBool,
+    /// As long as another runtime is driven: its processes may outlive the init.
+    shares_pids: AtomicBool,
     /// Kernel's count of OOM kills that containerd has been told of.
     oom_kills: AtomicU64,
     /// The init, until containerd knows of the container.
@@ -82,104 +86,7 @@ pub struct Container {
     cgroup_paths: OnceLock<cgroup::Paths>,
 }
 
-/// What containerd asks to be created.
-pub struct Request {
-    /// The container's id.
-    pub id: String,
-    /// Its bundle.
-    pub bundle: PathBuf,
-    /// Its root file system; none: the bundle has it.
-    pub rootfs: Vec<Mount>,
-    /// Its streams.
-    pub names: Names,
-    /// The runtime's options.
-    pub options: Options,
-    /// The images to restore it from, and those before them.
-    pub checkpoint: Option<(PathBuf, String)>,
-}
-
 impl Container {
-    /// Makes the container, up to its gate.
-    pub async fn create(shim: &Arc<Shim>, request: Request) -> Result<Arc<Container>> {
-        let Request { id, bundle, rootfs, names, options, checkpoint } = request;
-        // For `delete`, which may have to do without us.
-        options.save(&bundle).map_err(|e| Failure::internal("write options.json", e))?;
-        let owner = Owner { ids: (options.io_uid, options.io_gid), namespace: &shim.namespace, container: &id };
-        let mut streams = Streams::open(&names, &owner).await?;
-        // What is restored has no process before it is started.
-        let job = Job { stdio: if checkpoint.is_none() { streams.given() } else { None } };
-        let root = bundle.join("rootfs");
-        let restored = checkpoint.is_some();
-        let make = |tools: &Tools| {
-            if !rootfs.is_empty() {
-                make_dir(&root)?;
-                mounts::make(&rootfs, &root)?;
-            }
-            if restored {
-                return Ok(Vec::new());
-            }
-            let made = create_in_worker(&options, &shim.namespace, &id, &bundle, names.terminal, tools);
-            if made.is_err() && !rootfs.is_empty() {
-                let _ = mounts::undo(&root);
-            }
-            made
-        };
-        let done = match worker::run(&shim.reaper, job, make).await {
-            Err(e) => {
-                if e.code == worker::LOST {
-                    clean_up(shim, &options, &id, &bundle, !rootfs.is_empty()).await;
-                }
-                return Err(e.during("OCI runtime create failed"));
-            }
-            Ok(done) => done,
-        };
-        let init = Arc::new(Process::new("", names, Vec::new()));
-        let (watch, restore) = match checkpoint {
-            Some((images, parent)) => (None, Some(Restore { images, parent, streams })),
-            None => {
-                let ready = done.process(&shim.reaper).and_then(|(pid, watch)| {
-                    streams.attach(done.console)?;
-                    init.began(pid, &watch, streams);
-                    Ok(watch)
-                });
-                match ready {
-                    Ok(watch) => (Some(watch), None),
-                    Err(e) => {
-                        // It is made, and nobody would know of it.
-                        clean_up(shim, &options, &id, &bundle, !rootfs.is_empty()).await;
-                        return Err(e.during("OCI runtime create failed"));
-                    }
-                }
-            }
-        };
-        let container = Arc::new(Container {
-            shim: shim.clone(),
-            id,
-            bundle,
-            options,
-            mounted: !rootfs.is_empty(),
-            init,
-            execs: Mutex::default(),
-            running: Arc::default(),
-            turn: tokio::sync::Mutex::default(),
-            paused: AtomicBool::new(false),
-            oom_kills: AtomicU64::new(0),
-            watch: Mutex::new(watch),
-            restore: Mutex::new(restore),
-            cgroup_paths: OnceLock::new(),
-        });
-        Ok(container)
-    }
-
-    /// containerd knows of the container: from now on it can be told of its end.
-    pub fn created(self: &Arc<Self>) {
-        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(watch) = watch {
-            tokio::spawn(self.clone().init_ended(watch));
-            tokio::spawn(self.clone().watch_memory());
-        }
-    }
-
     /// Its bundle.
     pub fn bundle(&self) -> &Path {
         &self.bundle
@@ -229,8 +136,11 @@ impl Container {
         let _running = self.may_run()?;
         let restore = self.restore.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(restore) = restore {
-            let restored = self.restore(restore).await;
-            restored.map_err(|e| e.during("OCI runtime restore failed"))?;
+            if let Err(e) = self.restore(restore).await {
+                // It counts as ended: nobody waits for it in vain, and it can be deleted.
+                self.init.exit.send_replace(Some(Exit { status: 255, at: SystemTime::now() }));
+                return Err(e.during("OCI runtime restore failed"));
+            }
             self.init.state().started = true;
             told(self.init.pid());
             self.created();
@@ -407,6 +317,12 @@ impl Container {
         let ended = match process.exit() {
             Some(exit) => exit,
             None if !started => Exit { status: 0, at: SystemTime::now() },
+            // Not restored yet.
+            None if process.pid() == 0 && !process.state().started => {
+                let exit = Exit { status: 0, at: SystemTime::now() };
+                process.exit.send_replace(Some(exit));
+                exit
+            }
             // A container that was only created is deleted as it is.
             None if exec_id.is_empty() && !process.state().started => {
                 process.signal(SIGKILL)?;
@@ -485,168 +401,11 @@ impl Container {
         self.running.clone().try_read_owned().map_err(over)
     }
 
-    /// The init's end: what it has left in a shared pid namespace is killed, every other process is waited for, then containerd hears.
-    async fn init_ended(self: Arc<Self>, watch: Watch) {
-        let status = watch.ended().await;
-        let at = SystemTime::now();
-        if self.runtime().is_none() {
-            let left = state::Container::load(&self.global().root, &self.id);
-            if let Ok(left) =
-                left.as_ref().map_err(|_| ()).and_then(|c| if c.saved.private_pid { Err(()) } else { Ok(c) })
-            {
-                let _ = left.cgroup().signal(SIGKILL);
-            }
-        } else if shares_pids(&self.bundle) {
-            let run = |_: &Tools| match self.runtime() {
-                Some(runtime) => runtime.run(&words(&["kill", "--all", &self.id, "9"]), true),
-                None => Ok(Vec::new()),
-            };
-            // It may know of nobody any more.
-            let _ = worker::run(&self.shim.reaper, Job { stdio: None }, run).await;
-        }
-        // Held for ever.
-        std::mem::forget(self.running.clone().write_owned().await);
-        self.tell_oom();
-        self.tell_end(&self.init, Exit { status: u32::from(status), at }).await;
-    }
-
-    async fn exec_ended(self: Arc<Self>, process: Arc<Process>, watch: Watch, running: OwnedRwLockReadGuard<()>) {
-        let status = watch.ended().await;
-        let at = SystemTime::now();
-        self.tell_oom();
-        self.tell_end(&process, Exit { status: u32::from(status), at }).await;
-        drop(running);
-    }
-
-    async fn tell_end(&self, process: &Process, exit: Exit) {
-        let read = process.state().streams.as_mut().map(|streams| {
-            streams.ended();
-            streams.read()
-        });
-        if let Some(read) = read {
-            read.await;
-        }
-        let state = process.state();
-        let mut event = TaskExit::new();
-        event.set_container_id(self.id.clone());
-        event.set_id(if process.exec_id.is_empty() { self.id.clone() } else { process.exec_id.clone() });
-        event.set_pid(state.pid as u32);
-        event.set_exit_status(exit.status);
-        event.set_exited_at(timestamp(exit.at));
-        self.shim.events.send(&event);
-        drop(state);
-        process.exit.send_replace(Some(exit));
-    }
-
-    /// Tells of kills for want of memory when they happen; those that end a process are told with its end.
-    async fn watch_memory(self: Arc<Self>) {
-        let Ok(paths) = self.cgroup_paths() else { return };
-        let watch = OomWatch::new(&paths).map_err(|e| log::warn!("{}: {e}", self.id));
-        let Ok(Some(mut watch)) = watch else { return };
-        let Some(ready) = watch.as_fd().try_clone_to_owned().ok().and_then(|fd| Ready::new(fd).ok()) else { return };
-        loop {
-            tokio::select! {
-                _ = self.init.wait() => return,
-                readable = ready.readable() => {
-                    if readable.is_err() || watch.news().is_err() {
-                        return;
-                    }
-                    self.tell_oom();
-                }
-            }
-        }
-    }
-
-    /// Before the exit that it caused.
-    fn tell_oom(&self) {
-        let Ok(cgroup) = self.cgroup() else { return };
-        let kills = cgroup.oom_kills();
-        if self.oom_kills.swap(kills, Ordering::Relaxed) < kills {
-            let mut event = TaskOOM::new();
-            event.set_container_id(self.id.clone());
-            self.shim.events.send(&event);
-        }
-    }
-
     /// The other runtime that the options name.
     pub fn runtime(&self) -> Option<Runtime> {
         Runtime::of(&self.options, &self.shim.namespace, &self.bundle)
     }
 }
-
-/// What `create` and `restore` of ours are told.
-pub fn create_options(options: &Options, id: &str, bundle: &Path, terminal: bool, tools: &Tools) -> CreateOptions {
-    CreateOptions {
-        id: id.to_string(),
-        bundle: bundle.to_path_buf(),
-        config: None,
-        console_socket: terminal.then(|| tools.socket.clone()),
-        pidfd_socket: None,
-        pid_file: Some(bundle.join(INIT_PID)),
-        no_pivot: options.no_pivot_root,
-        no_new_keyring: options.no_new_keyring,
-        preserve_fds: 0,
-    }
-}
-
-/// Makes the container, in a worker; the answer is the pid of its init.
-fn create_in_worker(
-    options: &Options,
-    namespace: &str,
-    id: &str,
-    bundle: &Path,
-    terminal: bool,
-    tools: &Tools,
-) -> Result<Vec<u8>> {
-    let pid_file = bundle.join(INIT_PID);
-    if let Some(runtime) = Runtime::of(options, namespace, bundle) {
-        let mut args = words(&["create", "--bundle"]);
-        args.push(bundle.as_os_str());
-        args.extend(options.no_pivot_root.then_some(OsStr::new("--no-pivot")));
-        args.extend(options.no_new_keyring.then_some(OsStr::new("--no-new-keyring")));
-        return runtime.make(&args, &pid_file, id, terminal, tools);
-    }
-    let create = create_options(options, id, bundle, terminal, tools);
-    Ok(ops::create::create(&options.global(namespace), &create)?.to_string().into_bytes())
-}
-
-/// Takes away a container that was made in part, or of which nobody knows; `mounted`: its root file system too.
-async fn clean_up(shim: &Shim, options: &Options, id: &str, bundle: &Path, mounted: bool) {
-    let run = |_: &Tools| {
-        let deleted = delete_by_force(options, &shim.namespace, id, bundle);
-        if mounted {
-            let root = bundle.join("rootfs");
-            mounts::undo(&root).map_err(|e| Failure::internal(&format!("unmount {}", root.display()), e.desc()))?;
-        }
-        deleted.map(|()| Vec::new())
-    };
-    if let Err(e) = worker::run(&shim.reaper, Job { stdio: None }, run).await {
-        log::error!("{id}: clean up: {}", e.message);
-    }
-}
-
-/// Whether the processes of a container outlive its init: its pid namespace is another's, or the host's.
-fn shares_pids(bundle: &Path) -> bool {
-    let config: Option<serde_json::Value> =
-        std::fs::read(bundle.join("config.json")).ok().and_then(|raw| serde_json::from_slice(&raw).ok());
-    let namespaces = config.as_ref().and_then(|config| config.pointer("/linux/namespaces")?.as_array());
-    let new = |ns: &serde_json::Value| {
-        let text = |key| ns.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
-        text("type") == "pid" && text("path").is_empty()
-    };
-    !namespaces.is_some_and(|all| all.iter().any(new))
-}
-
-/// Kills and deletes the container, whatever there is of it; in a worker, or where there is no daemon.
-pub fn delete_by_force(options: &Options, namespace: &str, id: &str, bundle: &Path) -> Result<()> {
-    match Runtime::of(options, namespace, bundle) {
-        None => Ok(ops::delete::delete(&options.global(namespace), id, true)?),
-        Some(runtime) => runtime.run(&words(&["delete", "--force", id]), true).map(drop),
-    }
-}
-
-/// Where `delete` finds the init's pid when no daemon is left.
-pub const INIT_PID: &str = "init.pid";
 
 /// Words of a command line.
 pub fn words<'a>(words: &[&'a str]) -> Vec<&'a OsStr> {
@@ -656,15 +415,4 @@ pub fn words<'a>(words: &[&'a str]) -> Vec<&'a OsStr> {
 /// All of a file.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| Failure::internal(&format!("read {}", path.display()), e))
-}
-
-/// As the Go shim has it: only root may look in.
-fn make_dir(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    match std::fs::DirBuilder::new().mode(0o711).create(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(Failure::internal(&format!("mkdir {}", path.display()), e))
-        }
-        _ => Ok(()),
-    }
 }

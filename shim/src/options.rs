@@ -57,6 +57,36 @@ fn generic(message: &[u8]) -> protobuf::Result<(String, String)> {
     Ok((path, body))
 }
 
+/// The options of [`LINUX`].
+fn linux(message: &[u8]) -> protobuf::Result<Result<Options, String>> {
+    let mut options = Options::default();
+    let mut input = CodedInputStream::from_bytes(message);
+    while let Some(tag) = input.read_raw_tag_or_eof()? {
+        // The number of a field, and its kind: 0 is a number, 2 are bytes with a length.
+        let (field, number, text) = match (tag >> 3, tag & 7) {
+            (field, 0) => (field, input.read_uint64()?, String::new()),
+            (field, 2) => (field, 0, input.read_string()?),
+            (_, kind) => return Err(std::io::Error::other(format!("wire type {kind}")).into()),
+        };
+        match field {
+            1 => options.no_pivot_root = number != 0,
+            8 => options.no_new_keyring = number != 0,
+            9 => options.shim_cgroup = text,
+            10 => options.io_uid = number as u32,
+            11 => options.io_gid = number as u32,
+            12 => options.criu_work_path = text,
+            13 => options.criu_image_path = text,
+            _ if number == 0 && text.is_empty() => {}
+            other => {
+                let name = OF_A_RESTORE.iter().find(|(field, _)| *field == other).map(|(_, name)| *name);
+                let name = name.map_or_else(|| format!("field {other}"), str::to_string);
+                return Ok(Err(format!("options of the runtime ({LINUX}): {name} is not supported")));
+            }
+        }
+    }
+    Ok(Ok(options))
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -68,6 +98,19 @@ const FILE: &str = "options.json";
 const GENERIC: &str = "runtimeoptions.v1.Options";
 /// Options of runc's shim: Docker gives them to any runtime.
 const RUNC: &str = "runc.v1.Options";
+
+/// Options of the runtime that was there before runc's shim (containerd's runtime/linux/runctypes/runc.proto): what clients of containerd 1 make
+/// of an option for a runtime of any other name than `io.containerd.runc`, as `ctr run --uidmap`.
+const LINUX: &str = "linux.runc.CreateOptions";
+/// Fields of [`LINUX`] that were for the restoring of a checkpoint, and that no client sets.
+const OF_A_RESTORE: [(u32, &str); 6] = [
+    (2, "open_tcp"),
+    (3, "external_unix_sockets"),
+    (4, "terminal"),
+    (5, "file_locks"),
+    (6, "empty_namespaces"),
+    (7, "cgroups_mode"),
+];
 
 /// The TOML of [`GENERIC`] options: runc's, by the names that they have in containerd's configuration.
 #[derive(Debug, Default, Deserialize)]
@@ -93,7 +136,7 @@ struct Table {
 impl Options {
     /// Whether this message holds options.
     pub fn are(any: &Any) -> bool {
-        any.type_url.ends_with(GENERIC) || any.type_url.ends_with(RUNC)
+        [GENERIC, RUNC, LINUX].iter().any(|name| any.type_url.ends_with(name))
     }
 
     /// From the message that containerd sends.
@@ -105,8 +148,12 @@ impl Options {
         if any.type_url.ends_with(GENERIC) {
             return Options::from_table(&any.value);
         }
+        if any.type_url.ends_with(LINUX) {
+            return linux(&any.value).map_err(|e| format!("options of the runtime ({LINUX}): {e}"))?;
+        }
         if !any.type_url.ends_with(RUNC) {
-            return Err(format!("options of the runtime: {:?} is neither {RUNC} nor {GENERIC}", any.type_url));
+            let known = [RUNC, GENERIC, LINUX].join(", ");
+            return Err(format!("options of the runtime: {:?} is none of {known}", any.type_url));
         }
         let raw = containerd_shim_protos::shim::oci::Options::parse_from_bytes(&any.value)
             .map_err(|e| format!("options of the runtime ({}): {e}", any.type_url))?;
@@ -204,6 +251,28 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         assert!(from(&[(2, file.to_str().unwrap())]).unwrap_err().contains("No such file"));
         assert_eq!(from(&[(3, "")]), Ok(Options::default()));
+    }
+
+    /// What `ctr run --uidmap … --gidmap …` of containerd 1.7 gives.
+    #[test]
+    fn options_of_the_time_before_shims() {
+        let from = |raw: &[u8]| Options::from_any(Some(&any("containerd.linux.runc.CreateOptions", raw)));
+        let expected = Options { io_uid: 300_000, io_gid: 300_001, ..Options::default() };
+        // The numbers of the fields, with the kind of a number, and 300,000 and 300,001 as varints.
+        assert_eq!(from(&[10 << 3, 0xe0, 0xa7, 0x12, 11 << 3, 0xe1, 0xa7, 0x12]), Ok(expected));
+        let expected = Options {
+            no_pivot_root: true,
+            no_new_keyring: true,
+            shim_cgroup: "/c".to_string(),
+            criu_work_path: "w".to_string(),
+            criu_image_path: "i".to_string(),
+            ..Options::default()
+        };
+        let texts = message(&[(9, "/c"), (12, "w"), (13, "i")]);
+        assert_eq!(from(&[&[1 << 3, 1, 8 << 3, 1], &texts[..]].concat()), Ok(expected));
+        assert!(from(&[2 << 3, 1]).unwrap_err().contains("open_tcp is not supported"));
+        assert!(from(&message(&[(14, "x")])).unwrap_err().contains("field 14 is not supported"));
+        assert!(from(&[1 << 3 | 1]).unwrap_err().contains("wire type 1"));
     }
 
     #[test]

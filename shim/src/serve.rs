@@ -4,7 +4,7 @@ use crate::connections::{Count, Incoming};
 use crate::container::{Held, Shim};
 use crate::events::Events;
 use crate::handlers::{Requests, to_the_end};
-use crate::ready::Ready;
+use crate::ready::{Ready, next_rounds};
 use crate::reaper::Reaper;
 use crate::sandbox;
 use crate::task::Service;
@@ -26,8 +26,6 @@ const ALONE: Duration = Duration::from_secs(60);
 const BEGUN: Duration = Duration::from_secs(30);
 /// How long the last events may take on their way out.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
-/// Rounds of the event loop in which an answer has certainly been written: several times the handful of tasks that it goes through.
-const ROUNDS_OF_ANSWER: usize = 32;
 
 /// Serves until containerd says that it is over, or a signal does.
 pub fn serve(listener: UnixListener, socket: &Path, namespace: &str, events: String) -> Result<(), String> {
@@ -85,9 +83,7 @@ async fn run(
     let none = tokio::time::timeout(BEGUN, requests.write()).await;
     // The answer to the request for the end goes out before the connections close: through the tasks of the handler, of the connection
     // and of its writer, each of which has its turn in a round of this loop.
-    for _ in 0..ROUNDS_OF_ANSWER {
-        tokio::task::yield_now().await;
-    }
+    next_rounds().await;
     // Connections wait for their requests, which has been done.
     if none.is_ok() {
         let _ = server.shutdown().await;

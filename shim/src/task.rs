@@ -8,6 +8,7 @@ use crate::io::Names;
 use crate::metrics;
 use crate::options::Options;
 use crate::process::{Exit, Process};
+use crate::ready::next_rounds;
 use crate::worker::{Failure, Result};
 use async_trait::async_trait;
 use containerd_shim_protos::api::{
@@ -20,8 +21,7 @@ use containerd_shim_protos::events::task::{
     TaskCheckpointed, TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskIO, TaskPaused, TaskResumed,
     TaskStart,
 };
-use containerd_shim_protos::protobuf::Message;
-use containerd_shim_protos::shim::oci::{self, ProcessDetails};
+use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::shim_async::Task;
 use containerd_shim_protos::ttrpc::{self, Code, asynchronous::TtrpcContext};
 use std::collections::HashMap;
@@ -81,7 +81,13 @@ impl Service {
             let connected = *count.borrow_and_update() > 0;
             let lonely = !connected && self.unused();
             tokio::select! {
-                () = tokio::time::sleep(alone), if lonely => return,
+                () = tokio::time::sleep(alone), if lonely => {
+                    // Who has come in the same moment is still to be let in.
+                    next_rounds().await;
+                    if *count.borrow() == 0 && self.unused() {
+                        return;
+                    }
+                }
                 () = changed => {}
                 // Its sender is in our hands.
                 _ = count.changed() => {}
@@ -323,19 +329,8 @@ impl Task for Service {
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, r: CheckpointTaskRequest) -> Answer<Empty> {
-        let raw = r.options.as_ref().map(|options| options.value.clone()).unwrap_or_default();
-        let options = oci::CheckpointOptions::parse_from_bytes(&raw)
-            .map_err(|e| Failure::new(Code::INVALID_ARGUMENT, format!("options of the checkpoint: {e}")))?;
-        let checkpoint = Checkpoint {
-            images: PathBuf::from(r.path),
-            work: options.work_path,
-            exit: options.exit,
-            tcp: options.open_tcp,
-            unix_sockets: options.external_unix_sockets,
-            terminal: options.terminal,
-            file_locks: options.file_locks,
-            empty_namespaces: options.empty_namespaces,
-        };
+        let checkpoint = Checkpoint::from_any(PathBuf::from(r.path), r.options.as_ref())
+            .map_err(|e| Failure::new(Code::INVALID_ARGUMENT, e))?;
         self.container(&r.id)?.checkpoint(checkpoint).await?;
         let mut event = TaskCheckpointed::new();
         event.set_container_id(r.id);

@@ -81,13 +81,14 @@ pub struct Tools {
     pub socket: Socket,
 }
 
-/// The first byte of a frame: an answer, a failure (followed by its code), the name of a terminal, a path, with the master, or `pidfd`
+/// The first byte of a frame: an answer, a part of one that is too long for one frame, a failure (followed by its code), the name of a terminal, a path, with the master, or `pidfd`
 /// with that.
 const ANSWER: u8 = b'=';
+const PART: u8 = b'+';
 const FAILURE: u8 = b'!';
 const CONSOLE: u8 = b'/';
 const PIDFD: u8 = b'p';
-/// No frame is longer: errors hold a path or two.
+/// No frame is longer: errors hold a path or two. The list of the pids of very many processes comes in parts.
 const MOST: usize = 64 * 1024;
 
 /// The log's, open in every worker too.
@@ -149,13 +150,25 @@ where
         Ok(()) => f(&Tools { socket: Socket::Connected(socket.clone()) }),
         Err(e) => Err(Failure::internal("cannot prepare a worker", e)),
     };
-    let mut frame = match answer {
-        Ok(bytes) => [&[ANSWER], &bytes[..]].concat(),
-        Err(failure) => [&[FAILURE, failure.code as u8], failure.message.as_bytes()].concat(),
+    let send = |frame: &[u8]| socket::send(socket.as_fd(), frame, None);
+    let sent = match answer {
+        Ok(bytes) => {
+            let mut parts = bytes.chunks(MOST - 1).peekable();
+            let mut sent = if bytes.is_empty() { send(&[ANSWER]) } else { Ok(()) };
+            while let (Some(part), Ok(())) = (parts.next(), sent) {
+                let kind = if parts.peek().is_some() { PART } else { ANSWER };
+                sent = send(&[&[kind], part].concat());
+            }
+            sent
+        }
+        Err(failure) => {
+            let mut frame = [&[FAILURE, failure.code as u8], failure.message.as_bytes()].concat();
+            frame.truncate(MOST);
+            send(&frame)
+        }
     };
-    frame.truncate(MOST);
     // Without its reader there is nobody to tell.
-    u8::from(socket::send(socket.as_fd(), &frame, None).is_err())
+    u8::from(sent.is_err())
 }
 
 /// The standard streams take their places, and all else of the daemon's goes.
@@ -177,7 +190,7 @@ async fn collect(socket: OwnedFd) -> Result<Option<(Vec<u8>, Option<OwnedFd>)>> 
     let lost = |e: &dyn std::fmt::Display| Failure::internal("the worker's socket", e);
     let socket = Ready::new(socket).map_err(|e| lost(&e))?;
     let (mut console, mut made) = (None, None::<OwnedFd>);
-    let mut buffer = vec![0; MOST];
+    let (mut buffer, mut answer) = (vec![0; MOST], Vec::new());
     loop {
         socket.readable().await.map_err(|e| lost(&e))?;
         let (n, fd) = match socket::recv(socket.fd(), &mut buffer) {
@@ -185,7 +198,12 @@ async fn collect(socket: OwnedFd) -> Result<Option<(Vec<u8>, Option<OwnedFd>)>> 
             other => other.map_err(|e| lost(&e))?,
         };
         match buffer.get(..n).unwrap_or_default() {
-            [ANSWER, answer @ ..] => return Ok(Some((answer.to_vec(), console))),
+            [kind @ (PART | ANSWER), part @ ..] => {
+                answer.extend_from_slice(part);
+                if *kind == ANSWER {
+                    return Ok(Some((answer, console)));
+                }
+            }
             [FAILURE, code, message @ ..] => {
                 let code = code_of(*code);
                 return Err(Failure::new(code, String::from_utf8_lossy(message)));

@@ -1,5 +1,6 @@
 //! The images of the pods, as archives that `ctr images import` takes.
 
+use crate::images::{cached, pack};
 use crate::programs::{command, path, run};
 use serde_json::json;
 use std::fs;
@@ -60,10 +61,19 @@ pub fn archive(dir: &Path) -> PathBuf {
 
 fn pause(root: &Path) -> PathBuf {
     fs::create_dir(root).expect("a directory of ours");
-    let source = root.with_extension("c");
-    fs::write(&source, PAUSE_SOURCE).expect("a file of ours");
-    run(command("cc").args(["-static", "-Os", "-s", "-w", "-o"]).arg(root.join("pause")).arg(source));
+    run(command("tar").arg("-C").arg(root).arg("-xf").arg(compiled_pause()));
     root.to_owned()
+}
+
+/// The root file system of [`PAUSE`], of the cache: it takes a compiler.
+pub(crate) fn compiled_pause() -> PathBuf {
+    cached("pause.tar", |dir| {
+        let (root, source) = (dir.join("root"), dir.join("pause.c"));
+        fs::create_dir(&root).expect("a directory of ours");
+        fs::write(&source, PAUSE_SOURCE).expect("a file of ours");
+        run(command("cc").args(["-static", "-Os", "-s", "-w", "-o"]).arg(root.join("pause")).arg(source));
+        pack(&root, dir.join("image.tar"))
+    })
 }
 
 fn busybox(root: &Path) -> PathBuf {

@@ -18,14 +18,6 @@ pub(super) const RESTORE_DETAILS: &str = "The configuration is that of the bundl
 /// Where the images are without `--image-path`, in the working directory.
 const IMAGES: &str = "checkpoint";
 
-const CGROUP_MODES: &[(&str, CgroupMode)] = &[
-    ("", CgroupMode::Default),
-    ("soft", CgroupMode::Soft),
-    ("full", CgroupMode::Full),
-    ("strict", CgroupMode::Strict),
-    ("ignore", CgroupMode::Ignore),
-];
-
 const NETWORK_LOCKS: &[(&str, NetworkLock)] =
     &[("iptables", NetworkLock::Iptables), ("nftables", NetworkLock::Nftables), ("skip", NetworkLock::Skip)];
 
@@ -121,7 +113,7 @@ fn criu_options(flags: &ArgMatches) -> Result<CriuOptions> {
         }
     }
     let mode = string(flags, "manage-cgroups-mode").unwrap_or_default();
-    let mode = one_of(CGROUP_MODES, &mode).ok_or_else(|| {
+    let mode = one_of(CgroupMode::NAMES, &mode).ok_or_else(|| {
         invalid("--manage-cgroups-mode", "invalid manage-cgroups-mode value")
             .hint("soft, full, strict and ignore are there")
     })?;

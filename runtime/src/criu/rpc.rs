@@ -111,6 +111,17 @@ pub enum CgroupMode {
     Default = 6,
 }
 
+impl CgroupMode {
+    /// By the names that callers give; empty: they leave it to CRIU.
+    pub const NAMES: &'static [(&'static str, CgroupMode)] = &[
+        ("", CgroupMode::Default),
+        ("soft", CgroupMode::Soft),
+        ("full", CgroupMode::Full),
+        ("strict", CgroupMode::Strict),
+        ("ignore", CgroupMode::Ignore),
+    ];
+}
+
 /// `--network-lock` (criu_network_lock_method): how packets are held back while TCP connections are dumped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkLock {
