@@ -30,24 +30,43 @@ engine() { # SUITE
     echo "${package%.io} ${number%%[-+~]*}"
 }
 
-rows() { # SUITE: the tests of the log, as `suite test result`
+rows() { # SUITE LOG: the tests of the log, as `suite test result`
     awk -v suite="$1" '
         /^==> program / { suite = $3 }
         match($0, /deps\/[a-z_]+-[0-9a-f]+\)/) { suite = substr($0, RSTART + 5); sub(/-[0-9a-f]+\)$/, "", suite) }
         match($0, /test [^ ]+ +\.\.\. (ok|FAILED|ignored)/) { split(substr($0, RSTART, RLENGTH), word, / +/); print suite, word[2], word[4] }
-        /^(ok|known|ignored|FAILED) +[^ :]+::[^ ]+ \(/ { print suite, $2, $1 }' "$log"
+        /^(ok|known|ignored|FAILED) +[^ :]+::[^ ]+ \(/ { print suite, $2, $1 }' "$2"
 }
 
-reasons() { # the first lines of what each failed test of the log said: a log may be kept by its end alone
+reasons() { # LOG: the first lines of what each failed test of the log said: a log may be kept by its end alone
     awk '/^FAILED +[^ :]+::/ { print substr($0, 1, 300); left = 0 }
          /^---- .* ----$/ { print; left = 3; next }
          /^failures:$/ { left = 0 }
-         left && NF && !/^thread .* panicked at|^note: run with/ { print "    " substr($0, 1, 300); left-- }' "$log"
+         left && NF && !/^thread .* panicked at|^note: run with/ { print "    " substr($0, 1, 300); left-- }' "$1"
+}
+
+# NAME LOG STATUS SECONDS: counts what a suite has left in its log.
+tally() {
+    local name=$1 log=$2 status=$3 seconds=$4 p f count program test result
+    # "test result: ok. 12 passed; 0 failed; ..." is what libtest, libtest-mimic and conformance end with.
+    read -r count p f < <(awk '/^test result:/ { n++; for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1) } }
+                               END { print n + 0, p + 0, f + 0 }' "$log")
+    passed=$((passed + p)) failed=$((failed + f))
+    if [ "$count" = 0 ] || [ "$p" = 0 ] || { [ "$status" != 0 ] && [ "$f" = 0 ]; }; then
+        broken+=("$name (exit status $status, $p passed)")
+    fi
+    mapfile -t -O ${#why[@]} why < <(reasons "$log")
+    local -A engines=()
+    while read -r program test result; do
+        [ -n "${engines[$program]:-}" ] || engines[$program]=$(engine "$program")
+        printf '%s\t%s\t%s\t%s\t%s\n' "${engines[$program]}" "$HOST" "$program" "$test" "$result"
+    done < <(rows "$name" "$log") >>"$results"
+    printf '==> %s: %d passed, %d failed, %d s\n' "$name" "$p" "$f" "$seconds"
 }
 
 # NAME COMMAND...: with cargo, which runs several programs, a suite is called by the name of the program.
 suite() {
-    local name=$1 status=0 began=$SECONDS p f count program test result
+    local name=$1 status=0 began=$SECONDS
     shift
     printf '\n==> %s: %s\n' "$name" "$*"
     # Through a file, not a pipe: a process that a failed test leaves behind would hold a pipe open, and all would wait for it.
@@ -60,25 +79,13 @@ suite() {
     tail --pid=$job --sleep-interval=0.5 --lines=+1 --follow "$log"
     wait $job || status=$?
     job=
-    # "test result: ok. 12 passed; 0 failed; ..." is what libtest, libtest-mimic and conformance end with.
-    read -r count p f < <(awk '/^test result:/ { n++; for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1) } }
-                               END { print n + 0, p + 0, f + 0 }' "$log")
-    passed=$((passed + p)) failed=$((failed + f))
-    if [ "$count" = 0 ] || [ "$p" = 0 ] || { [ "$status" != 0 ] && [ "$f" = 0 ]; }; then
-        broken+=("$name (exit status $status, $p passed)")
-    fi
-    mapfile -t -O ${#why[@]} why < <(reasons)
-    local -A engines=()
-    while read -r program test result; do
-        [ -n "${engines[$program]:-}" ] || engines[$program]=$(engine "$program")
-        printf '%s\t%s\t%s\t%s\t%s\n' "${engines[$program]}" "$HOST" "$program" "$test" "$result"
-    done < <(rows "$name") >>"$results"
-    printf '==> %s: %d passed, %d failed, %d s\n' "$name" "$p" "$f" $((SECONDS - began))
+    tally "$name" "$log" $status $((SECONDS - began))
 }
 
 # Prints the sum; fails if anything has.
 sum() {
     local all=$((failed + ${#broken[@]})) name
+    sort -o "$results" "$results"
     printf '\n'
     [ ${#why[@]} = 0 ] || printf '%s\n' "${why[@]}"
     for name in "${broken[@]}"; do printf 'suite broken: %s\n' "$name"; done

@@ -27,7 +27,7 @@ need mke2fs e2fsprogs
 need cc gcc
 [ "$(uname -m)" = x86_64 ] || die "the second test host is made for x86_64, this is $(uname -m)"
 
-stamp=$({ cat "$here"/{build,customize,settings,agent}.sh "$here/xstate.c"; echo "$VM_SUITE $VM_DISK"; } | sha256sum | cut -c 1-16)
+stamp=$({ cat "$here"/{build,customize,agent}.sh "$here/xstate.c"; echo "$VM_SUITE $VM_DISK"; } | sha256sum | cut -c 1-16)
 mkdir -p "$VM_CACHE"
 exec 9>"$VM_CACHE/.lock"
 flock -w 3600 9 || die "another build holds $VM_CACHE/.lock"

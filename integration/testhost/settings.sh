@@ -3,11 +3,12 @@
 
 : "${VM_BACKEND:=uml}"              # uml: Debian's user-mode-linux, a process; tcg: QEMU without KVM; kvm: QEMU with it
 : "${VM_SUITE:=trixie}"             # the Debian release inside
-: "${VM_MEM:=3072}"                 # its memory, in MiB
-: "${VM_SMP:=2}"                    # its processors; user-mode-linux has one
+: "${VM_MACHINES:=$(($(nproc) > 1 ? 2 : 1))}"    # how many machines share the suites out between them
+: "${VM_MEM:=3072}"                 # the memory of each, in MiB
+: "${VM_SMP:=2}"                    # the processors of each; user-mode-linux has one
 : "${VM_DISK:=8192}"                # the size of its disk, in MiB; the file is sparse
 : "${VM_CACHE:=${XDG_CACHE_HOME:-$HOME/.cache}/orlop/testhost}"     # the image
-: "${VM_RUN:=$VM_CACHE/run}"        # one running machine: its pid, console, and what it writes to its disk
+: "${VM_RUN:=$VM_CACHE/run}"        # one running machine: its pid, console, and what it writes to its disk; of several, the first one
 : "${VM_SHARE:=$VM_RUN/share}"      # the host's directory that is /share inside
 : "${VM_BOOT_TIMEOUT:=300}"         # seconds until a booting machine must answer
 

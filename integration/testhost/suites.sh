@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the test suites on the second host: makes its image, builds what runs there, boots it, and runs every suite of the
-# table below. The host ends with this script. Needs root, or a user with sudo; cargo runs as the caller.
+# table below. VM_MACHINES of it share the suites out between them: each has one processor. They end with this script.
+# Needs root, or a user with sudo; cargo runs as the caller.
 #
 #   ORLOP=/path/to/static/orlop integration/testhost/suites.sh [SUITE...]
 set -euo pipefail
@@ -16,25 +17,25 @@ readonly RUNTIME_TESTS='callers cgroup_devices cgroup_lifecycle checkpoint concu
 # What is Docker's own business more than the runtime's; once is enough.
 readonly BESIDE='--skip image:: --skip inspect:: --skip volume:: --skip network:: --skip build:: --skip daemon::'
 
-# `docs` comes last: the pages change the machine.
+# The longest come first. `docs` is the last, when no machine takes another one: the pages change it.
 # suite              user    seconds  command, in the directory of the tests
 # shellcheck disable=SC2016
 readonly SUITES='
-conformance          root    1200     TMPDIR=/tmp conformance --runtime $ORLOP
-runtime              root    600      ./programs $RUNTIME_TESTS
-runtime-unit         root    300      ./orlop-unit --skip libseccomp --skip cli::completion
-docker-systemd       root    1800     CGROUP_DRIVER=systemd ./docker default::
-docker-cgroupfs      root    900      ./docker --skip default:: --skip run:: --skip security:: $BESIDE
-docker-shim          root    900      RUNTIME_TYPE=io.containerd.orlop.v2 ./docker --skip default:: --skip security:: --skip namespaces:: $BESIDE
-shim                 root    900      ./shim
-cri                  root    900      ./cri
-compose              root    600      ./compose
-swarm                root    600      ./swarm
-containerd           root    900      ./containerd
-podman-cgroupfs      root    900      ./podman
-podman-systemd       root    900      CGROUP_MANAGER=systemd ./podman
-podman-rootless      tester  900      CGROUP_MANAGER=systemd ./podman
-docs                 root    600      DISPOSABLE=1 DOCS=/opt/docs ./docs
+docker-systemd       root    2400     CGROUP_DRIVER=systemd ./docker default::
+docker-shim          root    1800     RUNTIME_TYPE=io.containerd.orlop.v2 ./docker --skip default:: --skip security:: --skip namespaces:: $BESIDE
+docker-cgroupfs      root    1800     ./docker --skip default:: --skip run:: --skip security:: $BESIDE
+cri                  root    1800     ./cri
+shim                 root    1800     ./shim
+podman-cgroupfs      root    1800     ./podman
+podman-systemd       root    1800     CGROUP_MANAGER=systemd ./podman
+podman-rootless      tester  1800     CGROUP_MANAGER=systemd ./podman
+conformance          root    1800     TMPDIR=/tmp conformance --runtime $ORLOP
+containerd           root    1800     ./containerd
+runtime              root    1200     ./programs $RUNTIME_TESTS
+swarm                root    900      ./swarm
+compose              root    900      ./compose
+runtime-unit         root    600      ./orlop-unit --skip libseccomp --skip cli::completion
+docs                 root    1200     DISPOSABLE=1 DOCS=/opt/docs ./docs
 '
 
 ORLOP=$(realpath -e "${ORLOP:-out/orlop}")
@@ -47,7 +48,14 @@ as_root() {
     fi
 }
 here=integration/testhost
-export VM_BACKEND VM_SUITE VM_MEM VM_SMP VM_DISK VM_CACHE VM_RUN VM_SHARE VM_BOOT_TIMEOUT
+export VM_BACKEND VM_SUITE VM_MACHINES VM_MEM VM_SMP VM_DISK VM_CACHE VM_RUN VM_SHARE VM_BOOT_TIMEOUT
+
+# MACHINE COMMAND...: of several machines, each has a directory and a share of its own; those of the first one are VM_RUN's.
+on() {
+    local run=$VM_RUN share=$VM_SHARE
+    if [ "$1" != 1 ]; then run=$VM_RUN/$1 share=$VM_RUN/$1/share; fi
+    as_root env "VM_RUN=$run" "VM_SHARE=$share" "${@:2}" 8>&-
+}
 
 # Static, so that they run on any Debian; against glibc, because some of them need more of ptrace(2) than musl has.
 build_tests() {
@@ -92,15 +100,103 @@ build_images() {
     as_root install -D -m 644 -t "$VM_SHARE/cache/orlop" "$cache"/orlop/*.tar
 }
 
-in_vm() { as_root "$here/run.sh" "$@"; }
+# The one waits for the mirror, the other for the processor.
+build_image_and_tests() {
+    as_root "$here/build.sh" &
+    image=$!
+    build_tests
+    wait $image
+    image=
+}
 
-# Programs and state are on the machine's own disk: the shared directory knows no owners and no device nodes.
-prepare() {
-    in_vm "set -e
+in_vm() { on "$1" "$here/run.sh" "${@:2}"; }
+
+# One machine, with the programs and their state on its own disk: the shared directory knows no owners and no device nodes.
+boot() { # MACHINE
+    if [ "$1" != 1 ]; then
+        as_root rm -rf "$VM_RUN/$1/share"
+        as_root install -d "$VM_RUN/$1"
+        as_root cp -a --reflink=auto "$VM_SHARE" "$VM_RUN/$1/share"
+    fi
+    on "$1" "$here/boot.sh" start
+    in_vm "$1" "set -e
         install -m 755 /share/bin/* /usr/local/bin/
         cp -a /share/built/. /
         cp -a /share/tests /share/docs /opt/
         orlop --version; uname -sr; docker --version; podman --version; systemctl --version | head -n 1"
+}
+
+boot_all() {
+    local machine
+    for ((machine = 1; machine <= VM_MACHINES; machine++)); do boot "$machine"; done
+}
+
+stop_all() {
+    local machine
+    for ((machine = 1; machine <= VM_MACHINES; machine++)); do on "$machine" "$here/boot.sh" stop; done
+}
+
+# What a test says is printed when its suite has ended, so that two suites do not mix; in the meantime it lies in this directory.
+logs='' image=''
+declare -A running_on=() started=() name_of=()
+queue=()
+
+begin() { # MACHINE ROW
+    local machine=$1 name user seconds command
+    read -r name user seconds command <<<"$2"
+    # As a job: without, it would start with SIGINT ignored, and hand that down to every program under test.
+    set -m
+    in_vm "$machine" -u "$user" -t "$seconds" "cd /opt/tests; export TMPDIR=/var/tmp XDG_CACHE_HOME=/share/cache ORLOP=/usr/local/bin/orlop RUNTIME_TESTS='$RUNTIME_TESTS' BESIDE='$BESIDE'; $command" \
+        >"$logs/$name.log" 2>&1 </dev/null &
+    set +m
+    running_on[$machine]=$! started[$machine]=$SECONDS name_of[$machine]=$name
+    printf '==> %s begins on machine %d: %s; %d wait\n' "$name" "$machine" "$command" ${#queue[@]}
+}
+
+# Waits a while for the end of the suite of any machine.
+ended() {
+    local machine
+    for _ in {1..60}; do
+        for machine in "${!running_on[@]}"; do
+            [ -d "/proc/${running_on[$machine]}" ] || return 0
+        done
+        sleep 1
+    done
+    for machine in "${!running_on[@]}"; do
+        printf '    machine %d: %s for %d s, %d lines; the last one: %s\n' "$machine" "${name_of[$machine]}" $((SECONDS - started[$machine])) \
+            "$(wc -l <"$logs/${name_of[$machine]}.log")" "$(tail -n 1 "$logs/${name_of[$machine]}.log" | cut -c 1-120)"
+    done
+}
+
+finish() { # MACHINE
+    local machine=$1 name=${name_of[$1]} status=0
+    wait "${running_on[$machine]}" || status=$?
+    unset "running_on[$machine]"
+    printf '\n==> %s, which ran on machine %d:\n' "$name" "$machine"
+    cat "$logs/$name.log"
+    tally "$name" "$logs/$name.log" $status $((SECONDS - started[$machine]))
+    on "$machine" "$here/boot.sh" status >/dev/null 2>&1 || { printf '==> machine %d is gone\n' "$machine"; return 1; }
+}
+
+run_all() {
+    local free=() machine
+    for ((machine = 1; machine <= VM_MACHINES; machine++)); do free+=("$machine"); done
+    while [ ${#queue[@]} != 0 ] || [ ${#running_on[@]} != 0 ]; do
+        while [ ${#queue[@]} != 0 ] && [ ${#free[@]} != 0 ]; do
+            local row=${queue[0]}
+            queue=("${queue[@]:1}")
+            begin "${free[0]}" "$row"
+            free=("${free[@]:1}")
+        done
+        if [ ${#running_on[@]} = 0 ]; then
+            for row in "${queue[@]}"; do broken+=("${row%% *} (no machine is left)"); done
+            return
+        fi
+        ended
+        for machine in "${!running_on[@]}"; do
+            if [ ! -d "/proc/${running_on[$machine]}" ] && finish "$machine"; then free+=("$machine"); fi
+        done
+    done
 }
 
 steps=0
@@ -118,25 +214,38 @@ version() { awk -v package="$1" '$1 == package || index($1, package ":") == 1 { 
 HOST=debian-$VM_SUITE-$VM_BACKEND
 # shellcheck source=/dev/null
 . integration/suite.sh
-trap 'end_suite; as_root "$here/boot.sh" stop' EXIT
+stop_everything() {
+    local machine
+    [ -z "$image" ] || kill "$image" 2>/dev/null || true
+    for machine in "${!running_on[@]}"; do kill -- "-${running_on[$machine]}" 2>/dev/null || true; done
+    end_suite
+    stop_all
+}
+trap stop_everything EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 mkdir -p "$VM_RUN"
 exec 8>>"$VM_RUN/.suites"
 flock -n 8 || die "another run uses $VM_RUN: wait for its end, or set VM_RUN to another directory"
-as_root "$here/boot.sh" stop
+stop_all
+# shellcheck disable=SC2154
+logs=${results%.tsv}
+rm -rf "$logs"
+mkdir -p "$logs"
 
-began=$SECONDS
-step "the image of the machine" as_root "$here/build.sh"
-step "the tests, as static programs" build_tests
-step "the images of the tests" build_images
-step "boot" as_root "$here/boot.sh" start
-step "the runtime, inside" prepare
-while read -r name user seconds command; do
+while read -r name row; do
     [ -n "$name" ] || continue
     [ $# = 0 ] || [[ " $* " == *" $name "* ]] || continue
-    suite "$name" in_vm -u "$user" -t "$seconds" "cd /opt/tests; export TMPDIR=/var/tmp XDG_CACHE_HOME=/share/cache ORLOP=/usr/local/bin/orlop RUNTIME_TESTS='$RUNTIME_TESTS' BESIDE='$BESIDE'; $command"
+    queue+=("$name $row")
 done <<<"$SUITES"
+[ ${#queue[@]} != 0 ] || die "no such suite: $*"
+[ "$VM_MACHINES" -le ${#queue[@]} ] || VM_MACHINES=${#queue[@]}
+
+began=$SECONDS
+step "the image of the machine, and the tests as static programs" build_image_and_tests
+step "the images of the tests" build_images
+step "boot of $VM_MACHINES" boot_all
+step "${#queue[@]} suites" run_all
 printf '\nthe second host took %d s\n' $((SECONDS - began))
 sum
