@@ -30,6 +30,7 @@ demo        script                                    bsdutils
 demo        setsid                                    util-linux
 test        dockerd                                   docker.io
 test        docker                                    docker-cli
+test        docker-buildx                             docker-buildx
 test        containerd                                containerd
 test        busybox                                   busybox-static
 test        iptables                                  iptables
@@ -81,6 +82,8 @@ as_root() {
 
 present() {
     case $1 in
+        # Docker's client has BuildKit in itself up to version 22, and as this plugin from 23 on.
+        docker-buildx) [ -e /usr/libexec/docker/cli-plugins/docker-buildx ] || [[ $(/usr/bin/docker --version 2>/dev/null) =~ ^Docker\ version\ (1.|2[0-2])\. ]] ;;
         /*) [ -e "$1" ] ;;
         *) command -v "$1" >/dev/null ;;
     esac
@@ -113,13 +116,14 @@ install_missing() { # groups...
     done < <(sed '/^$/d' <<<"$NEEDS")
     [ ${#missing[@]} = 0 ] && return
     refresh_apt_lists "${missing[@]}"
-    # Debian 12 has the Docker client inside docker.io; Debian 13 has it in docker-cli.
+    # Debian 12 has the Docker client inside docker.io, and BuildKit in that; Debian 13 has them in docker-cli and docker-buildx.
     local wanted=()
     for package in $(printf '%s\n' "${missing[@]}" | sort -u); do
+        if [ "$package" = docker-buildx ] && [ -z "$(candidate docker-buildx)" ]; then continue; fi
         if [ "$package" = docker-cli ] && [ -z "$(candidate docker-cli)" ]; then package=docker.io; fi
         wanted+=("$package")
     done
-    install_packages "${wanted[@]}"
+    [ ${#wanted[@]} = 0 ] || install_packages "${wanted[@]}"
 }
 
 cargo_version() { (cargo --version 2>/dev/null || true) | awk '{ print $2 }'; }

@@ -26,6 +26,30 @@ FROM base
 COPY --from=second /home/tester/user /srv/user
 "#;
 
+/// Who knows of a flag.
+#[derive(PartialEq)]
+enum Client {
+    Any,
+    Buildx,
+}
+
+/// Networks and privileges of a step: the flags of `docker build`, what is behind RUN, and what BuildKit says when it refuses that.
+const RUNS: &[(Client, &str, &str, &str)] = &[
+    (Client::Any, "", "test -e /sys/class/net/eth0", ""),
+    (Client::Any, "--network none", "test \"$(ls /sys/class/net)\" = lo", ""),
+    (Client::Any, "--network host", "test -e /sys/class/net/docker0", ""),
+    (Client::Buildx, "", "--network=none test \"$(ls /sys/class/net)\" = lo", ""),
+    (Client::Buildx, "--allow network.host", "--network=host test -e /sys/class/net/docker0", ""),
+    (Client::Buildx, "", "--network=host true", "network.host is not allowed"),
+    (Client::Any, "", "--security=insecure true", "nknown flag: security"),
+    (
+        Client::Buildx,
+        "--allow security.insecure",
+        "true",
+        "granting entitlement security.insecure is not allowed by build daemon configuration",
+    ),
+];
+
 fn build(daemon: &Dockerd, line: &str) -> (i32, String) {
     let line = format!("build --progress plain {line}");
     let mut command = daemon.client("orlop.test=buildkit").command(&line);
@@ -55,9 +79,17 @@ fn buildkit(f: &Fixture) {
     let out = docker.run("run --rm built sh -c 'cat /srv/cache /srv/secret /srv/page /srv/user'").exits(0).text();
     assert_eq!(out, "once\nhush\nof the context\ntester");
 
-    write(&dir, "Dockerfile", "FROM orlop-busybox\nRUN test \"$(ls /sys/class/net)\" = lo\n");
-    let (status, said) = build(&daemon, &format!("--network none {context}"));
-    assert_eq!(status, 0, "{said}");
+    // Docker 20.10's client has BuildKit in itself, and in its daemon one that is older.
+    let buildx = docker.run("buildx version").status == 0;
+    for (client, flags, run, refusal) in RUNS {
+        if *client == Client::Buildx && !buildx {
+            continue;
+        }
+        write(&dir, "Dockerfile", &format!("FROM orlop-busybox\nRUN {run}\n"));
+        let (status, said) = build(&daemon, &format!("{flags} {context}"));
+        assert_eq!(status == 0, refusal.is_empty(), "{run}: {said}");
+        assert!(said.contains(refusal), "{run}: {said}");
+    }
 
     write(&dir, "Dockerfile", "FROM orlop-busybox\nRUN exit 33\n");
     let (status, said) = build(&daemon, &context);
