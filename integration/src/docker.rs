@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long one command may take: fifty `docker run` at once take most of a minute each on two busy processors.
-const LIMIT: Duration = Duration::from_secs(180);
+/// How long one command may take: fifty `docker run` at once take most of a minute each on two busy processors, and minutes on one that is emulated.
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// A client of one daemon.
 #[derive(Clone, Debug)]
@@ -124,7 +124,7 @@ fn drain(pipe: Option<impl Read>) -> Vec<u8> {
     bytes
 }
 
-/// Waits for a client of the test; kills it and panics when it takes longer than three minutes.
+/// Waits for a client of the test; kills it and panics when it takes longer than ten minutes.
 pub fn wait(line: &str, child: &mut Child) -> std::process::ExitStatus {
     let end = Instant::now() + LIMIT;
     loop {

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How long a test waits for something that another process has to do.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(90);
 
 /// Held shared by every test, and for itself by one that must be alone, across both modes.
 static MACHINE: RwLock<()> = RwLock::new(());

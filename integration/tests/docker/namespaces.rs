@@ -49,7 +49,8 @@ fn cgroup_namespace(f: &Fixture) {
     assert_eq!(own, "/");
     let c = f.ok(&format!("run -d --cgroupns host {BUSYBOX} sleep 300"));
     let seen = f.ok(&format!("exec {c} cat /proc/1/cgroup"));
-    assert!(seen.contains(&format!("{}/{c}", f.daemon().cgroup_parent())), "{seen}");
+    let (parent, scope) = (f.daemon().cgroup_parent(), format!("docker-{c}.scope"));
+    assert!([&c, &scope].into_iter().any(|name| seen.contains(&format!("{parent}/{name}"))), "{seen}");
     assert_eq!(of_process(f.pid(&c), "cgroup"), of_process(f.daemon().anchor(), "cgroup"));
 }
 
