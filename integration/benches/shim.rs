@@ -39,11 +39,32 @@ fn main() {
         Candidate { name: "orlop's shim, runc", shim: ours, runtime: Some(runc) },
     ];
     head(&candidates);
-    memory(&candidates);
-    whole_life(&candidates);
-    execs(&candidates);
-    at_once(&candidates);
-    long_life(&candidates[0]);
+    let mut bars = Bars::default();
+    memory(&candidates, &mut bars);
+    whole_life(&candidates, &mut bars);
+    execs(&candidates, &mut bars);
+    at_once(&candidates, &mut bars);
+    long_life(&candidates[0], &mut bars);
+    bars.show();
+}
+
+/// What is good enough, beside what was found.
+#[derive(Default)]
+struct Bars(Vec<(String, String, bool)>);
+
+impl Bars {
+    /// `most`: the greatest value that is good enough.
+    fn add(&mut self, what: &str, found: f64, most: f64, unit: &str) {
+        let figure = |value: f64| format!("{} {unit}", (value * 100.0).round() / 100.0).trim_end().to_owned();
+        self.0.push((format!("{what}: at most {}", figure(most)), figure(found), found <= most));
+    }
+
+    fn show(&self) {
+        table("Bars (orlop)", &["found", ""]);
+        for (what, found, met) in &self.0 {
+            row(what, &[found.clone(), String::from(if *met { "met" } else { "**missed**" })]);
+        }
+    }
 }
 
 fn number(name: &str, usual: u32) -> u32 {
@@ -119,7 +140,7 @@ fn memory_of(pid: u32) -> Memory {
     }
 }
 
-fn memory(candidates: &[Candidate]) {
+fn memory(candidates: &[Candidate], bars: &mut Bars) {
     table("Memory of a shim", &["RSS", "PSS", "private dirty", "threads"]);
     for (count, pod) in [(1, false), (10, false), (100, false), (10, true)] {
         for candidate in candidates {
@@ -146,6 +167,11 @@ fn memory(candidates: &[Candidate]) {
             let what = if pod { format!("one pod of {count}") } else { format!("{count} alone, mean") };
             let cells = [kib(sum.rss), kib(sum.pss), kib(sum.dirty), format!("{:.1}", mean(sum.threads))];
             row(&format!("{what}: {}", candidate.name), &cells);
+            if candidate.runtime.is_none() {
+                bars.add(&format!("RSS of a shim, {what}"), mean(sum.rss), 3.0 * 1024.0, "KiB");
+                bars.add(&format!("private dirty memory, {what}"), mean(sum.dirty), 0.7 * 1024.0, "KiB");
+                bars.add(&format!("threads, {what}"), mean(sum.threads), 1.0, "");
+            }
             for (id, shim) in &all {
                 shim.remove(id);
             }
@@ -200,7 +226,7 @@ fn against(mine: f64, theirs: f64) -> String {
     format!("{mine:.1} ms ({:.2})", mine / theirs)
 }
 
-fn whole_life(candidates: &[Candidate]) {
+fn whole_life(candidates: &[Candidate], bars: &mut Bars) {
     let rounds = number("ROUNDS", 40);
     table(
         "The whole life of a container with `true`: median and 90th percentile",
@@ -244,6 +270,7 @@ fn whole_life(candidates: &[Candidate]) {
         cells.extend([against(api[n].median(), api[1].median()), against(api[n].at(0.9), api[1].at(0.9))]);
         row(candidate.name, &cells);
     }
+    bars.add("`ctr run --rm` of `true`, to the Go shim", ctr[0].median() / ctr[1].median(), 0.5, "");
     let client: Vec<Duration> = (0..20).map(|_| timed(|| drop(containerd.ctr("version").exits(0)))).collect();
     let mut client = Times(client);
     client.0.sort();
@@ -269,7 +296,7 @@ fn exec_true(shim: &Shim, id: &str, exec: &str) {
     shim.delete(id, exec).unwrap_or_else(|e| panic!("delete {exec}: {e}"));
 }
 
-fn execs(candidates: &[Candidate]) {
+fn execs(candidates: &[Candidate], bars: &mut Bars) {
     let rounds = number("ROUNDS", 40) * 10;
     table(
         "Exec of `true` by the API (exec, start, wait, delete)",
@@ -298,12 +325,13 @@ fn execs(candidates: &[Candidate]) {
         ];
         row(candidate.name, &cells);
     }
+    bars.add("exec of `true`, to the Go shim", times[0].median() / times[1].median(), 0.4, "");
     for shim in &shims {
         shim.remove("x");
     }
 }
 
-fn at_once(candidates: &[Candidate]) {
+fn at_once(candidates: &[Candidate], bars: &mut Bars) {
     const COUNT: usize = 200;
     const LANES: usize = 16;
     table(
@@ -340,6 +368,9 @@ fn at_once(candidates: &[Candidate]) {
             true
         });
         totals.push(total.as_secs_f64() * 1e3);
+        if candidate.runtime.is_none() {
+            bars.add(&format!("{COUNT} containers {LANES} at a time: failures"), failures.len() as f64, 0.0, "");
+        }
         row(
             candidate.name,
             &[
@@ -358,7 +389,7 @@ fn at_once(candidates: &[Candidate]) {
     say(format!("\nTotal of orlop to that of the Go shim: {:.2}.", totals[0] / totals[1]));
 }
 
-fn long_life(candidate: &Candidate) {
+fn long_life(candidate: &Candidate, bars: &mut Bars) {
     let count = number("EXECS", 10_000);
     table(&format!("{count} execs in one shim ({})", candidate.name), &["before (after 100)", "after"]);
     let host = Host::new(&candidate.shim, None);
@@ -372,20 +403,23 @@ fn long_life(candidate: &Candidate) {
         let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", shim.pid)).expect("the shim");
         let fds = files(Path::new(&format!("/proc/{}/fd", shim.pid)));
         [
-            ("RSS", format!("{} KiB", memory.rss)),
-            ("private dirty", format!("{} KiB", memory.dirty)),
-            ("fds", fds.to_string()),
-            ("children", children.split_whitespace().count().to_string()),
-            ("mounts", mounts.lines().count().to_string()),
-            ("files in the bundle", files(&bundle.dir).to_string()),
+            // 200 KB, in KiB.
+            ("RSS", memory.rss, " KiB", 195),
+            ("private dirty", memory.dirty, " KiB", 195),
+            ("fds", fds as u64, "", 0),
+            ("children", children.split_whitespace().count() as u64, "", 0),
+            ("mounts", mounts.lines().count() as u64, "", 0),
+            ("files in the bundle", files(&bundle.dir) as u64, "", 0),
         ]
     };
     (0..100).for_each(|n| exec_true(&shim, "x", &format!("w{n}")));
     let before = state();
     (0..count).for_each(|n| exec_true(&shim, "x", &format!("e{n}")));
     let after = state();
-    for ((name, before), (_, after)) in before.into_iter().zip(after) {
-        row(name, &[before, after]);
+    for ((name, before, unit, most), (_, after, ..)) in before.into_iter().zip(after) {
+        row(name, &[format!("{before}{unit}"), format!("{after}{unit}")]);
+        let grown = after as f64 - before as f64;
+        bars.add(&format!("{name}, grown in {count} execs"), grown, f64::from(most), unit.trim_start());
     }
     shim.remove("x");
 }

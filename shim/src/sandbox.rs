@@ -30,6 +30,8 @@ use tokio::sync::watch;
 
 type Answer<T> = ttrpc::Result<T>;
 
+const READY: &str = "SANDBOX_READY";
+
 /// How long a killed process may take to go.
 const KILLED: Duration = Duration::from_secs(10);
 
@@ -69,7 +71,7 @@ impl Sandbox {
 
     /// The words are those of the CRI's PodSandboxState.
     fn state(&self) -> &'static str {
-        if self.holder().is_some() && self.exit().is_none() { "SANDBOX_READY" } else { "SANDBOX_NOTREADY" }
+        if self.holder().is_some() && self.exit().is_none() { READY } else { "SANDBOX_NOTREADY" }
     }
 
     async fn wait(&self) -> Exit {
@@ -203,6 +205,12 @@ impl Api for Service {
         answer.state = sandbox.state().to_string();
         answer.created_at = Some(timestamp(sandbox.created)).into();
         answer.exited_at = sandbox.exit().map(|exit| timestamp(exit.at)).into();
+        if r.verbose {
+            // What containerd's own sandboxes tell, and `crictl inspectp` shows, as far as there is such a thing.
+            let status = if sandbox.state() == READY { "running" } else { "stopped" };
+            let info = serde_json::json!({"pid": sandbox.pid(), "processStatus": status});
+            answer.info.insert("info".to_string(), info.to_string());
+        }
         Ok(answer)
     }
 

@@ -254,6 +254,7 @@ messages! {
         masked_paths = 13 (string, repeated) Vec<String>,
         readonly_paths = 14 (string, repeated) Vec<String>,
         seccomp = 15 (message, optional) Option<SecurityProfile>,
+        apparmor = 16 (message, optional) Option<SecurityProfile>,
     }
     LinuxContainerConfig {
         resources = 1 (message, optional) Option<LinuxContainerResources>,

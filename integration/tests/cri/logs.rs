@@ -3,6 +3,8 @@
 use crate::fixture::{Container, FOREVER, Lab, SOON};
 use orlop_integration::wait;
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::time::Duration;
 
 pub const TESTS: &[crate::Test] =
     crate::tests![lines, long_lines, the_last_line_without_an_end, reopened, in_bulk, of_a_terminal,];
@@ -39,12 +41,12 @@ fn of(lines: &[(String, String, String)], stream: &str) -> Vec<(String, String)>
 /// The log when it has so many lines of a container that has ended.
 fn all(container: &Container<'_>, lines: usize) -> Vec<(String, String, String)> {
     container.ended();
-    lines_of(container, lines)
-}
-
-fn lines_of(container: &Container<'_>, lines: usize) -> Vec<(String, String, String)> {
     wait::until(&format!("{lines} lines"), SOON, || Some(read(container)).filter(|found| found.len() >= lines))
 }
+
+/// How long containerd may take to write 30,000 lines: each is a write(2) of its own, which takes most of the time under every shim, and eight
+/// seconds of CPU time in user-mode-linux.
+const BULK: Duration = Duration::from_secs(180);
 
 fn full(text: &str) -> (String, String) {
     ("F".to_owned(), text.to_owned())
@@ -93,7 +95,15 @@ fn reopened(lab: &Lab) {
 fn in_bulk(lab: &Lab) {
     let pod = lab.pod();
     let container = pod.run(&format!("seq 1 30000; {FOREVER}"));
-    let log = lines_of(&container, 30000);
+    let last = || {
+        let mut log = fs::File::open(&container.log).ok()?;
+        let mut end = [0; 16];
+        log.seek(SeekFrom::End(-(end.len() as i64))).ok()?;
+        log.read_exact(&mut end).ok()?;
+        end.ends_with(b" 30000\n").then_some(())
+    };
+    wait::until("the last line", BULK, last);
+    let log = read(&container);
     let numbers = of(&log, "stdout");
     assert!(numbers.iter().enumerate().all(|(n, (_, text))| *text == (n + 1).to_string()), "out of order");
     assert_eq!(numbers.len(), 30000);
