@@ -24,6 +24,9 @@ const VERSIONS: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task
 const ALONE: Duration = Duration::from_secs(60);
 /// How long requests that were begun may take when a signal asks for the end: those that take longer wait for a hook or a reader, maybe for ever.
 const BEGUN: Duration = Duration::from_secs(30);
+/// How long clients may take to close their connections when they have their answers: Go's ttrpc may take the end of a connection that it sees
+/// together with an answer for a failure.
+const GOODBYE: Duration = Duration::from_millis(500);
 /// How long the last events may take on their way out.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
 
@@ -84,6 +87,8 @@ async fn run(
     // The answer to the request for the end goes out before the connections close: through the tasks of the handler, of the connection
     // and of its writer, each of which has its turn in a round of this loop.
     next_rounds().await;
+    let mut connected = connections.subscribe();
+    let _ = tokio::time::timeout(GOODBYE, connected.wait_for(|count| *count == 0)).await;
     // Connections wait for their requests, which has been done.
     if none.is_ok() {
         let _ = server.shutdown().await;
