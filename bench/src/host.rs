@@ -1,6 +1,7 @@
 //! The host: its cgroup layout, the view of it that the measurements have, what stands above the results.
 
 use crate::Result;
+use orlop_sys::process;
 use rustix::mount::{UnmountFlags, mount, unmount};
 use std::env;
 use std::ffi::CStr;
@@ -78,12 +79,24 @@ pub fn is_isolated() -> bool {
     env::var_os(INSIDE).is_some()
 }
 
-/// Makes nothing of who started it count: a runtime closes the fds that it inherits, and asks every hierarchy for the cgroup that it is in.
+/// As many as a process may have here (capabilities(7)): all of Linux 5.9 but CAP_SYS_RESOURCE, which a host in a sandbox may lack.
+const CAPABILITIES: u64 = 0x1ff_feff_ffff;
+
+/// Makes nothing of who started it count: a runtime closes the fds that it inherits, gives up supplementary groups and capabilities, and asks every
+/// hierarchy for the cgroup that it is in.
 fn detach() -> Result<()> {
     for directory in Layout::here()?.directories() {
         // A v2 root that is delegated takes no processes: there the path is the same for all that start it.
         let _ = fs::write(directory.join("cgroup.procs"), "0");
     }
+    process::set_groups(&[])?;
+    for capability in (0..64).filter(|capability| CAPABILITIES & 1 << capability == 0) {
+        // EINVAL: the kernel has no such one.
+        let _ = process::drop_bounding(capability);
+    }
+    // With little room for files a runtime closes each at once.
+    let (soft, hard) = process::rlimit(process::RLIMIT_NOFILE)?;
+    process::set_rlimit(0, process::RLIMIT_NOFILE, soft.max(1024).min(hard), hard)?;
     Ok(orlop_sys::file::cloexec_from(3)?)
 }
 

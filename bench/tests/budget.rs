@@ -42,27 +42,30 @@ fn run() -> Result<ExitCode> {
     }
     let budget = fs::read_to_string(FILE)?;
     let trial = |view: Layout| {
-        let key = key(&view, &config);
+        let key = key(&view, &config)?;
         let why = match (is_orlop, bless() || counts(&budget, &key).next().is_some()) {
             (false, _) => " (ORLOP is not orlop)",
             (true, false) => " (no such host in bench/syscalls.txt)",
             (true, true) => "",
         };
-        Trial::test(format!("budget of {key}{why}"), move || check(&view, &key)).with_ignored_flag(!why.is_empty())
+        let name = format!("budget of {key}{why}");
+        Ok(Trial::test(name, move || check(&view, &key)).with_ignored_flag(!why.is_empty()))
     };
-    Ok(libtest_mimic::run(&arguments, views.into_iter().map(trial).collect()).exit_code())
+    Ok(libtest_mimic::run(&arguments, views.into_iter().map(trial).collect::<Result<_>>()?).exit_code())
 }
 
 fn bless() -> bool {
     env::var_os("BLESS").is_some_and(|value| value == "1")
 }
 
-/// What of a host decides how many calls the default bundle takes: the cgroup hierarchies, and which of the paths to protect are there.
-fn key(view: &Layout, config: &Value) -> String {
+/// What of a host decides how many calls the default bundle takes: the cgroup hierarchies, which of the paths to protect are there, and
+/// how many capabilities there are to drop.
+fn key(view: &Layout, config: &Value) -> Result<String> {
     let paths =
         ["maskedPaths", "readonlyPaths"].map(|list| config["linux"][list].as_array().cloned().unwrap_or_default());
     let exist = paths.iter().flatten().filter_map(Value::as_str).filter(|path| Path::new(path).exists()).count();
-    format!("{}-{}-{}-{exist}", env::consts::ARCH, view.name(), view.v1.len())
+    let capabilities = orlop_sys::status::read()?.bounding.count_ones();
+    Ok(format!("{}-{}-{}-{exist}-{capabilities}", env::consts::ARCH, view.name(), view.v1.len()))
 }
 
 /// The lines of one host: command and count.

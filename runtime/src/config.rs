@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -130,11 +130,11 @@ pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
     let fd = file::open(&name, file::O_PATH | file::O_DIRECTORY, 0)
         .on("open rootfs", format!("{path:?}"))
         .map_err(|e| e.at("root.path"))?;
-    path_of(&fd).map_err(|e| e.at("root.path"))
+    path_of(file::Left::from(fd).as_fd()).map_err(|e| e.at("root.path"))
 }
 
 /// The path of an open file (proc(5), /proc/PID/fd).
-pub fn path_of(fd: &OwnedFd) -> Result<PathBuf> {
+pub fn path_of(fd: BorrowedFd) -> Result<PathBuf> {
     let link = crate::plan::c_string(format!("/proc/self/fd/{}", fd.as_raw_fd()), "")?;
     let mut buf = [0u8; file::PATH_MAX];
     let path = file::readlink(&link, &mut buf).on("readlink", format!("{link:?}"))?;

@@ -91,6 +91,8 @@ pub fn foreground(
     mut notify: Option<Relay>,
 ) -> Result<u8> {
     let whom = if subreaper { Child::Any } else { Child::Pid(process.pid) };
+    // This may last for days, and among them are files of the host that were written to.
+    orlop_sys::file::close_left();
     loop {
         let [master, stdin, stdout] = tty.as_ref().map_or([(None, 0); 3], Terminal::watches);
         let (news, timeout) = notify.as_ref().map_or(((None, 0), -1), Relay::watch);
@@ -137,16 +139,14 @@ fn forward(signals: &Signals, process: &Process<'_>, tty: Option<&Terminal>) -> 
     Ok(())
 }
 
-/// Reaps all that have ended; the status of `pid` when it was among them.
+/// Reaps those that have ended up to `pid`, and gives its status when it was among them: orphans that end later are those of whoever
+/// gets them from us.
 fn reap(whom: Child, pid: i32) -> Result<Option<u8>> {
-    let mut status = None;
     loop {
         match signal::reap(whom) {
-            Ok(Some((ended, code))) if ended == pid => status = Some(code),
+            Ok(Some((ended, code))) if ended == pid => return Ok(Some(code)),
             Ok(Some((ended, code))) => log::debug!("process {ended} ended with status {code}"),
-            Ok(None) => return Ok(status),
-            // Nobody is left; when that holds before the process was seen to end, it was not our child.
-            Err(Errno::ECHILD) if status.is_some() => return Ok(status),
+            Ok(None) => return Ok(None),
             Err(errno) => return Err(errno.on("waitid", pid)),
         }
     }

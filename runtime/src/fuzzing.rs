@@ -38,6 +38,7 @@ pub fn config(data: &[u8]) {
             host_trees: true,
             comes_back: true,
             asks: false,
+            own: None,
         };
         let made = plan::plan(&config.spec, &input);
         if let (Ok(_), Some(process)) = (made, config.spec.process()) {

@@ -2,8 +2,9 @@
 
 use crate::init::{Fault, InPart};
 use crate::sync::Part;
+use orlop_sys::Errno;
+use orlop_sys::file::{self, Left};
 use orlop_sys::mount::{self as sys, Attr, attr};
-use orlop_sys::{Errno, file};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -36,7 +37,7 @@ pub const PROC_ROOT: u64 = 1;
 
 /// Where something is to be attached.
 enum Spot<'a> {
-    At(OwnedFd),
+    At(Left),
     /// A name in the root of procfs or sysfs, where nobody can change what a name is.
     In(BorrowedFd<'a>, &'a CStr),
 }
@@ -96,7 +97,7 @@ impl Hidden {
             }
             Spot::In(dir, name) => (if_there(sys::clone_tree(Some(*dir), name, true, true))?, false),
         };
-        let Some(tree) = tree else { return Ok(()) };
+        let Some(tree) = tree.map(Left::from) else { return Ok(()) };
         sys::set_attr(tree.as_fd(), &Attr { set: attr::RDONLY, ..Attr::default() }, false).part(Part::Attributes)?;
         spot.attach(tree.as_fd())?;
         if is_root {
@@ -144,10 +145,13 @@ fn spot<'a>(
         match file::openat2(dir, below, file::O_PATH, 0, file::BELOW) {
             // It leads out again: the root is where it is looked for.
             Err(Errno::EXDEV) => break,
-            found => return Ok(if_there(found).part(Part::Place)?.map(Spot::At)),
+            found => return Ok(if_there(found).part(Part::Place)?.map(Left::from).map(Spot::At)),
         }
     }
-    Ok(if_there(file::openat2(root, path, file::O_PATH, 0, file::IN_ROOT)).part(Part::Place)?.map(Spot::At))
+    Ok(if_there(file::openat2(root, path, file::O_PATH, 0, file::IN_ROOT))
+        .part(Part::Place)?
+        .map(Left::from)
+        .map(Spot::At))
 }
 
 /// What of a path is below a directory; nothing if it is the directory itself.
@@ -187,7 +191,7 @@ fn kernel_root(root: BorrowedFd, place: &CStr, magic: i64) -> Result<Option<Owne
 /// A mount to be attached: the one that the others are copied from, or one of those.
 enum Cover<'a> {
     First(BorrowedFd<'a>),
-    Copy(OwnedFd),
+    Copy(Left),
 }
 
 /// A detached mount of the host's null device: the container's own could be anything (CVE-2025-31133).
@@ -200,16 +204,16 @@ fn null_device(held: &mut Option<OwnedFd>) -> Result<Cover<'_>, Fault> {
         *held = Some(null);
     }
     let null = held.as_ref().ok_or(Errno::EBADF)?;
-    Ok(Cover::Copy(sys::clone_tree(Some(null.as_fd()), c"", false, false)?))
+    Ok(Cover::Copy(sys::clone_tree(Some(null.as_fd()), c"", false, false)?.into()))
 }
 
 /// A mount of an empty directory. The first one is a new tmpfs, the others are copies of it.
 fn empty_directory(held: &mut Option<OwnedFd>) -> Result<Cover<'_>, Fault> {
     if let Some(first) = held {
-        return Ok(Cover::Copy(sys::clone_tree(Some(first.as_fd()), c"", false, false)?));
+        return Ok(Cover::Copy(sys::clone_tree(Some(first.as_fd()), c"", false, false)?.into()));
     }
-    let fs = sys::fsopen(c"tmpfs")?;
-    sys::fsconfig_string(fs.as_fd(), c"nr_blocks", c"1")?;
+    let fs = Left::from(sys::fsopen(c"tmpfs")?);
+    // Its root is the one inode: there can be no file, so no block either.
     sys::fsconfig_string(fs.as_fd(), c"nr_inodes", c"1")?;
     let first = &*held.insert(sys::fsmount(fs.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?);
     Ok(Cover::First(first.as_fd()))

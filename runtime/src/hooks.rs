@@ -120,6 +120,8 @@ fn run_one(spec: &Spec, h: &Hook, field: &str, id: &str, bundle: &Path, status: 
         state: state_around_pid(spec, id, bundle, status, Some(pid)),
         filter: None,
     };
+    // It may take its time, or unmount what we have looked at.
+    orlop_sys::file::close_left();
     let output = orlop_sys::file::memfd(c"hook").ok();
     let cwd = plan::c_string(bundle.as_os_str().as_bytes(), "bundle")?;
     hook::run(&step, pid, output.as_ref().map(AsFd::as_fd), &cwd)

@@ -83,6 +83,8 @@ struct Walk<'a> {
     rootfs: Rootfs<'a>,
     label: Option<OwnedFd>,
     in_cwd: bool,
+    /// The working directory is the root: entering that has made it so.
+    at_root: bool,
     /// What is not needed from [`Step::CloseFrom`] on is closed, whatever the fields here say.
     closed: bool,
     /// What the last hook behind the gate of `start` has said.
@@ -176,6 +178,7 @@ impl<'a> Walk<'a> {
             rootfs: Rootfs::new(init),
             label: None,
             in_cwd: false,
+            at_root: false,
             closed: false,
             late_output: None,
             program: 0,
@@ -214,9 +217,12 @@ impl<'a> Walk<'a> {
                 sys::setns(made.as_fd(), sys::CLONE_NEWTIME)?;
             }
             Step::NewSession => sys::setsid()?,
-            Step::Keyring(name) => keyring(name)?,
+            Step::Keyring(name, new) => keyring(name, *new)?,
             Step::AskDevices => init.ask(Tag::Devices, Some(network::route_socket()?.as_fd()))?,
-            Step::AskHooks => init.ask(Tag::Hooks, None)?,
+            Step::AskHooks => {
+                file::close_left();
+                init.ask(Tag::Hooks, None)?;
+            }
             Step::Hook(h) => self.hook(h)?,
             Step::Sysctl(path, value) => {
                 let sys = file::openat2(init.proc, c"sys", file::O_PATH | file::O_DIRECTORY, 0, file::STRICT)?;
@@ -235,9 +241,9 @@ impl<'a> Walk<'a> {
             Step::Umask(mask) => {
                 sys::umask(*mask);
             }
-            Step::Bounding(keep) => drop_bounding(*keep)?,
+            Step::Bounding(these) => drop_bounding(*these)?,
             Step::StdioOwner(uid) => own_stdio(*uid)?,
-            Step::User { uid, gid, groups } => self.become_user(*uid, *gid, groups.as_deref())?,
+            Step::User { uid, gid, groups, born_so } => self.become_user(*uid, *gid, groups.as_deref(), *born_so)?,
             Step::Chdir(path, last) => self.chdir(path, *last)?,
             Step::Capabilities(caps) => sys::set_capabilities(caps)?,
             Step::Ambient(caps) => {
@@ -260,7 +266,10 @@ impl<'a> Walk<'a> {
             Step::Exec => return Err(self.exec()),
             Step::ReopenNull => reopen_null(self.rootfs.fd()?)?,
             // All the others are about the file system.
-            other => self.rootfs.step(other)?,
+            other => {
+                self.rootfs.step(other)?;
+                self.at_root = matches!(other, Step::Pivot(_) | Step::MoveRoot(_) | Step::Chroot);
+            }
         }
         Ok(())
     }
@@ -280,13 +289,16 @@ impl<'a> Walk<'a> {
         Ok(sys::set_uid(0)?)
     }
 
-    fn become_user(&self, uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<(), Fault> {
+    fn become_user(&self, uid: u32, gid: u32, groups: Option<&[u32]>, born_so: bool) -> Result<(), Fault> {
         if uid != 0 {
             sys::set_keep_caps(true)?;
         }
         // The exact list, the empty one too: the caller's groups would otherwise be the container's (CVE-2022-36109).
         if let Some(groups) = groups {
             self.set_groups(groups)?;
+        }
+        if born_so {
+            return Ok(());
         }
         sys::set_gid(gid)?;
         Ok(sys::set_uid(uid)?)
@@ -337,6 +349,9 @@ impl<'a> Walk<'a> {
     }
 
     fn chdir(&mut self, path: &CStr, last: bool) -> Result<(), Fault> {
+        // The root itself is no way out of it, so it need not be looked at.
+        let is_root = path == c"/";
+        self.in_cwd |= is_root && self.at_root;
         if self.in_cwd {
             return Ok(());
         }
@@ -344,7 +359,7 @@ impl<'a> Walk<'a> {
             Err(Errno::EACCES | Errno::EPERM) if !last => return Ok(()),
             other => other?,
         }
-        if !sys::cwd_is_inside_root().part(Part::Outside)? {
+        if !is_root && !sys::cwd_is_inside_root().part(Part::Outside)? {
             return Err(Fault(Part::Outside, Errno::EXDEV as i32));
         }
         self.in_cwd = true;
@@ -354,7 +369,10 @@ impl<'a> Walk<'a> {
     fn hook(&mut self, h: &HookStep) -> Result<(), Fault> {
         if h.in_rootfs {
             sys::fchdir(self.rootfs.fd()?)?;
+            self.at_root = false;
         }
+        // It may unmount what was mounted.
+        file::close_left();
         let cwd = if h.in_rootfs { c"." } else { c"/" };
         if self.closed && matches!(self.init.gate, Gate::Fifo(_)) {
             self.late_output = Some(file::memfd(c"hooks")?);
@@ -416,11 +434,16 @@ impl<'a> Walk<'a> {
 }
 
 /// A session keyring of the container's own; a kernel or a seccomp filter without keyrings is none of its concern.
-fn keyring(name: &CStr) -> Result<(), Errno> {
-    /// The possessor's right to search lets the container's users find the keys (keyctl(2)).
+/// One that is there already keeps what its users have set.
+fn keyring(name: &CStr, new: bool) -> Result<(), Errno> {
+    /// What the kernel gives a session keyring that it makes (security/keys/process_keys.c): all to the possessor, and to the user to
+    /// see, read and link it.
+    const AS_MADE: u32 = 0x3f13_0000;
+    /// The user's right to search lets the container's users find the keys (keyctl(2)).
     const KEY_USR_SEARCH: u32 = 0x0008_0000;
     match sys::join_session_keyring(name) {
-        Ok(serial) => match sys::add_key_permissions(serial, KEY_USR_SEARCH) {
+        Ok(_) if !new => Ok(()),
+        Ok(serial) => match sys::set_key_permissions(serial, AS_MADE | KEY_USR_SEARCH) {
             Err(Errno::EACCES | Errno::ENOSYS | Errno::EPERM) | Ok(()) => Ok(()),
             Err(e) => Err(e),
         },
@@ -434,8 +457,8 @@ fn bits(mask: u64) -> impl Iterator<Item = u8> {
     (0..64u8).filter(move |bit| mask & 1 << bit != 0)
 }
 
-fn drop_bounding(keep: u64) -> Result<(), Errno> {
-    for capability in bits(!keep) {
+fn drop_bounding(these: u64) -> Result<(), Errno> {
+    for capability in bits(these) {
         match sys::drop_bounding(capability) {
             Ok(()) => {}
             // The kernel has no more.
@@ -467,14 +490,14 @@ fn own_stdio(uid: u32) -> Result<(), Errno> {
 
 /// Standard streams that are the host's null device would be a way to a mount outside: they become the container's.
 fn reopen_null(root: BorrowedFd) -> Result<(), Errno> {
-    let mut own: Option<OwnedFd> = None;
+    let mut own: Option<file::Left> = None;
     for (number, fd) in file::stdio().into_iter().enumerate() {
         if !file::fstat(fd).is_ok_and(|st| st.is_char(1, 3)) {
             continue;
         }
         if own.is_none() {
             match file::openat2(root, c"dev/null", file::O_RDWR | file::O_NOCTTY, 0, file::IN_ROOT_NO_SYMLINKS) {
-                Ok(null) if file::fstat(null.as_fd())?.is_char(1, 3) => own = Some(null),
+                Ok(null) if file::fstat(null.as_fd())?.is_char(1, 3) => own = Some(null.into()),
                 // No null device in this rootfs, not a true one (CVE-2025-31133), or one that may not be opened (nodev,
                 // the device rules): the host's stays.
                 Ok(_) => return Ok(()),

@@ -10,9 +10,10 @@ use crate::hidden::{Hidden, PROC_ROOT};
 use crate::init::{Fault, InPart, Init, Mounted};
 use crate::plan::{BindStep, DeviceStep, MountStep, Step, Target, Tree};
 use crate::sync::{Part, Tag};
+use orlop_sys::Errno;
+use orlop_sys::file::{self, Left};
 use orlop_sys::mount::{self as sys, Attr, attr};
 use orlop_sys::process;
-use orlop_sys::{Errno, file};
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,13 +32,14 @@ pub struct Rootfs<'a> {
     /// The tmpfs that was mounted last.
     held: Held<'a>,
     hidden: Hidden,
-    umask: u32,
+    /// The caller's, where no step sets another one.
+    umask: Option<u32>,
 }
 
 impl<'a> Rootfs<'a> {
     /// Before the first step.
     pub fn new(init: &'a Init<'a>) -> Rootfs<'a> {
-        Rootfs { init, at: 0, root: None, dev: None, held: Held::default(), hidden: Hidden::default(), umask: 0o022 }
+        Rootfs { init, at: 0, root: None, dev: None, held: Held::default(), hidden: Hidden::default(), umask: None }
     }
 
     /// The root directory of the container-to-be.
@@ -91,8 +93,10 @@ impl<'a> Rootfs<'a> {
     }
 
     fn open_root(&mut self, path: &CStr) -> Result<(), Fault> {
-        // Modes of what is made here are exact; the mask of the caller comes back with the new root.
-        self.umask = process::umask(0);
+        // Modes of what is made here are exact. Then comes the mask of the process, or with the new root that of the caller.
+        let old = process::umask(0);
+        let is_set = self.init.plan.steps.iter().any(|planned| matches!(planned.step, Step::Umask(_)));
+        self.umask = (!is_set).then_some(old);
         self.root = Some(file::open(path, file::O_PATH | file::O_DIRECTORY, 0)?);
         Ok(())
     }
@@ -103,13 +107,14 @@ impl<'a> Rootfs<'a> {
     }
 
     /// The directory that a mount goes on.
-    fn place(&mut self, target: &Target, directory: bool) -> Result<OwnedFd, Fault> {
+    fn place(&mut self, target: &Target, directory: bool) -> Result<Left, Fault> {
         if directory
             && !target.no_symlinks
             && !target.nofollow
             && let Some(made) = self.held.make(root(&self.root)?, &target.path).part(Part::Place)?
         {
-            return file::openat2(made.0, made.1, file::O_PATH | file::O_DIRECTORY, 0, file::STRICT).part(Part::Place);
+            let made = file::openat2(made.0, made.1, file::O_PATH | file::O_DIRECTORY, 0, file::STRICT);
+            return Ok(made.part(Part::Place)?.into());
         }
         let root = self.fd()?;
         let place = if target.no_symlinks {
@@ -132,7 +137,7 @@ impl<'a> Rootfs<'a> {
                 other => other,
             }
         };
-        let place = place.part(Part::Place)?;
+        let place = Left::from(place.part(Part::Place)?);
         // Nothing may stand in for a file of procfs, wherever a symlink of the image leads (CVE-2019-16884).
         if !target.no_symlinks && !target.proc_allowed && file::fs_type(place.as_fd())? == file::PROC_SUPER_MAGIC {
             return Err(Fault(Part::OnProc, Errno::EPERM as i32));
@@ -314,7 +319,7 @@ impl<'a> Rootfs<'a> {
         let in_dev = path.to_bytes().strip_prefix(b"/dev/").filter(|name| !name.contains(&b'/') && !name.is_empty());
         if in_dev.is_none() {
             let (dir, name) = file::parent_in_root(self.fd()?, path).part(Part::Place)?;
-            return Ok((Dir::Own(dir), name));
+            return Ok((Dir::Own(dir.into()), name));
         }
         if self.dev.is_none() {
             self.dev = Some(file::mkdir_all_in_root(self.fd()?, c"/dev").part(Part::Place)?);
@@ -397,7 +402,7 @@ impl<'a> Rootfs<'a> {
         }
         sys::unmount(c".", sys::MNT_DETACH)?;
         process::chdir(c"/")?;
-        process::umask(self.umask);
+        self.umask.map(process::umask);
         Ok(())
     }
 
@@ -427,7 +432,7 @@ impl<'a> Rootfs<'a> {
     fn chroot(&mut self) -> Result<(), Fault> {
         process::chroot(c".")?;
         process::chdir(c"/")?;
-        process::umask(self.umask);
+        self.umask.map(process::umask);
         Ok(())
     }
 }
@@ -451,7 +456,7 @@ fn whole_kind(tree: BorrowedFd, ino: u64) -> Result<i64, Errno> {
 /// A directory or a tree that is held for longer, or for this call.
 enum Dir<'a> {
     Held(BorrowedFd<'a>),
-    Own(OwnedFd),
+    Own(Left),
 }
 
 impl AsFd for Dir<'_> {
@@ -478,7 +483,7 @@ fn tree_of<'a>(init: &Init<'a>, root: BorrowedFd, tree: &Tree, whole: bool, nofo
                 .and_then(|source| sys::clone_tree(Some(source.as_fd()), c"", whole, false))
         }
     };
-    Ok(Dir::Own(cloned.part(Part::Source)?))
+    Ok(Dir::Own(cloned.part(Part::Source)?.into()))
 }
 
 /// mount(2) on the working directory.

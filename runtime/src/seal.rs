@@ -18,14 +18,14 @@ const MARK: &str = "ORLOP_SEALING";
 /// Returns when this process runs from a sealed executable; when it does not, executes it again from one, with the same
 /// arguments. Fails rather than go on unsealed.
 pub fn seal(argv: &[OsString]) -> Result<()> {
-    let mark = std::process::id().to_string();
+    let mark = process::own_pid().to_string();
     let second = std::env::var_os(MARK).is_some_and(|value| value == *mark);
     if second {
         // execveat of an fd made the fd's number the name of the process; a name in /proc is for people, so a failure
         // changes nothing.
         let _ = process::set_name(&c_string(name(argv)));
     }
-    if exe::is_sealed().on("statvfs", "/proc/self/exe")? {
+    if exe::is_sealed().on("statfs", "/proc/self/exe")? {
         return Ok(());
     }
     if second {

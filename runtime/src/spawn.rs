@@ -55,15 +55,16 @@ pub struct Init {
     /// Its pid in our pid namespace.
     pub pid: i32,
     /// Refers to it.
-    pub pidfd: OwnedFd,
-    socket: OwnedFd,
+    pub pidfd: file::Left,
+    socket: file::Left,
     hook_output: Option<OwnedFd>,
     armed: bool,
 }
 
 /// The host's /proc, checked to be one.
-pub fn open_proc() -> Result<OwnedFd> {
+pub fn open_proc() -> Result<file::Left> {
     let proc = file::open(c"/proc", file::O_PATH | file::O_DIRECTORY, 0).on("open", "\"/proc\"")?;
+    let proc = file::Left::from(proc);
     if file::fs_type(proc.as_fd()).on("fstatfs", "\"/proc\"")? != file::PROC_SUPER_MAGIC {
         return Err(Error::new(Kind::System, "\"/proc\" is not procfs").hint("mount it: mount -t proc proc /proc"));
     }
@@ -119,13 +120,15 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
         other => other?,
     }
     drop(theirs);
-    file::close_all(request.entry.tasks);
+    request.entry.tasks.into_iter().chain(request.entry.dir).map(file::Left::from).for_each(drop);
     let child = made.map_err(|e| clone_error(plan, e))?;
-    let mut init = Init { pid: child.pid, pidfd: child.pidfd, socket: ours, hook_output: output, armed: true };
+    let mut init =
+        Init { pid: child.pid, pidfd: child.pidfd.into(), socket: ours.into(), hook_output: output, armed: true };
     if !plan.hop {
         answers.born(init.pid)?;
     }
     serve(&mut init, plan, &opens, request.proc, answers)?;
+    file::close_all(opens);
     debug!("child process in init(): pid {} is ready to execute", init.pid);
     Ok(init)
 }
@@ -213,7 +216,10 @@ fn field_of(plan: &Plan, open: usize) -> &str {
 
 fn open_all(plan: &Plan, proc: BorrowedFd) -> Result<Vec<OwnedFd>> {
     let mut fds = Vec::with_capacity(plan.opens.len());
-    more_fds(plan.opens.len())?;
+    if plan.opens.len() > MANY {
+        file::close_left();
+        more_fds(plan.opens.len())?;
+    }
     for (open, field) in &plan.opens {
         let fd = match open {
             Open::Tree { path, recursive, nofollow, idmap } => {
@@ -246,13 +252,14 @@ fn namespace(path: &CStr, kind: i32) -> Result<OwnedFd> {
     }
 }
 
+/// So many more are nothing to anybody.
+const MANY: usize = 32;
+
 /// A thousand bind mounts are a thousand fds; the container's own limit is that of config.json, or the caller's.
 fn more_fds(wanted: usize) -> Result<()> {
     const RLIMIT_NOFILE: u32 = 7;
-    const SPARE: u64 = 64;
-    if wanted < 512 {
-        return Ok(());
-    }
+    // Our own, and those of `file::Left` from here on.
+    const SPARE: u64 = 64 + 60;
     let (soft, hard) = sys::rlimit(RLIMIT_NOFILE).on("getrlimit", "RLIMIT_NOFILE")?;
     let needed = wanted as u64 + SPARE;
     if needed > soft {
@@ -287,7 +294,7 @@ fn serve(init: &mut Init, plan: &Plan, opens: &[OwnedFd], proc: BorrowedFd, answ
                 hop = false;
                 // The hop has done its work; it is a child of ours and must be reaped.
                 sys::wait(init.pidfd.as_fd(), true).on("waitid", "the joining process")?;
-                (init.pid, init.pidfd) = (frame.number, pidfd);
+                (init.pid, init.pidfd) = (frame.number, pidfd.into());
                 answers.born(init.pid)?;
             }
             (Tag::Child, None) => {

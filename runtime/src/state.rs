@@ -271,7 +271,12 @@ impl Container {
 
     /// Removes the directory.
     pub fn remove(&self) -> Result<()> {
-        remove_dir(&self.dir)
+        remove_dir(&self.dir)?;
+        if let Some(lock) = &self.lock {
+            // Nobody comes to it any more, and who waits for it already looks whether the directory is there.
+            lock.held.set(false);
+        }
+        Ok(())
     }
 }
 
@@ -282,7 +287,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// have a copy of the fd.
 #[derive(Debug)]
 pub struct Lock {
-    fd: OwnedFd,
+    fd: file::Left,
     held: Cell<bool>,
 }
 
@@ -310,7 +315,7 @@ impl Lock {
     }
 
     fn of(dir: &Path, limit: Duration) -> Result<Lock> {
-        let lock = Lock { fd: open_dir(dir)?, held: Cell::new(false) };
+        let lock = Lock { fd: open_dir(dir)?.into(), held: Cell::new(false) };
         lock.take(dir, limit)?;
         Ok(lock)
     }

@@ -3,13 +3,13 @@
 use orlop_sys::{Errno, file};
 use std::ffi::CString;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-fn open(path: &Path, flags: i32) -> io::Result<OwnedFd> {
+fn open(path: &Path, flags: i32) -> io::Result<file::Left> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(ErrorKind::InvalidInput))?;
-    file::open(&path, flags, 0o600).map_err(errno)
+    file::open(&path, flags, 0o600).map(file::Left::from).map_err(errno)
 }
 
 fn errno(errno: Errno) -> io::Error {

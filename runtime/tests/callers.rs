@@ -102,3 +102,83 @@ fn a_container_that_is_never_ready_can_be_deleted() {
     assert!(begin.elapsed() < Duration::from_secs(30));
     assert!(start.wait().unwrap().success());
 }
+
+/// What the container's process is by its birth is not set again: that is only so where it is what config.json says.
+#[test]
+fn the_callers_ids_are_not_the_containers() {
+    let b = bundle(&["busybox", "grep", "-E", "^(Uid|Gid|Groups|CapBnd):", "/proc/self/status"]);
+    let mut config: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(b.path("config.json")).unwrap()).unwrap();
+    config["process"]["user"] = json!({"uid": 0, "gid": 0});
+    b.write(&config);
+    let plain = under(&b, "set -- setpriv --clear-groups \"$@\"", "run", &[ID]);
+    let expected = String::from_utf8_lossy(&plain.stdout).into_owned();
+    assert!(expected.starts_with("Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t \nCapBnd:\t"), "{plain:?}");
+    for other in [
+        "--groups 4,27",
+        "--regid 7 --clear-groups",
+        "--rgid 7 --keep-groups",
+        "--bounding-set -sys_time --clear-groups",
+    ] {
+        let out = under(&b, &format!("set -- setpriv {other} \"$@\""), "run", &[ID]);
+        assert_eq!(String::from_utf8_lossy(&out.stdout), expected, "{other}: {out:?}");
+    }
+}
+
+/// `run` in the foreground may last for days: it holds no file of the host that it has only read or written.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the program under test")]
+fn who_waits_for_the_container_holds_nothing_else() {
+    let b = bundle(&["sleep", "1000"]);
+    let words = b.command("run", &[ID]);
+    let mut run = Command::new(&words[0]).args(&words[1..]).stdin(Stdio::null()).spawn().unwrap();
+    assert!(bundle::soon(|| b.run("state", &[ID]).stdout.contains("running")));
+    let fds = || {
+        let all = fs::read_dir(format!("/proc/{}/fd", run.id())).unwrap().flatten();
+        let of_files = all.filter(|fd| fd.file_name().to_str().unwrap().parse::<i32>().unwrap() > 2);
+        let mut targets: Vec<_> = of_files.filter_map(|fd| fs::read_link(fd.path()).ok()).collect();
+        // What other tests' processes have left open here came with the caller.
+        targets.retain(|target| {
+            target.starts_with("/sys") || target.starts_with("/proc") || target.starts_with(b.path(""))
+        });
+        targets
+    };
+    // Its lock is the one.
+    let held = bundle::soon(|| fds().iter().all(|target| target.is_dir() && target.ends_with(ID)));
+    let seen = fds();
+    b.delete().unwrap();
+    run.wait().unwrap();
+    assert!(held, "{seen:?}");
+}
+
+/// The commands leave files open only as far as there is room, whether it is the caller's limit or the container's.
+#[test]
+fn few_files_are_enough() {
+    let b = bundle(&["sleep", "1000"]);
+    let mut config: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(b.path("config.json")).unwrap()).unwrap();
+    config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 20, "hard": 20}]);
+    b.write(&config);
+    for limit in ["ulimit -n 48", "ulimit -n 300", "true"] {
+        for (verb, args) in [("run", &["--detach", ID][..]), ("exec", &[ID, "true"]), ("delete", &["--force", ID])] {
+            // Its streams are pipes, which the container would keep open.
+            let before = format!("{limit}; exec >{} 2>&1", b.path("said").display());
+            let out = under(&b, &before, verb, args);
+            assert!(out.status.success(), "{limit}: {verb}: {}", fs::read_to_string(b.path("said")).unwrap());
+        }
+    }
+}
+
+/// A hook may unmount what config.json has mounted, in the container and, when that has failed, on the host.
+#[test]
+fn hooks_can_unmount_what_was_looked_at() {
+    let b = bundle(&["true"]);
+    let mut config: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(b.path("config.json")).unwrap()).unwrap();
+    let place = b.path("rootfs").join("etc/hosts");
+    let hook = json!([{"path": "/bin/umount", "args": ["umount", place.to_str().unwrap()]}]);
+    config["hooks"] = json!({"createContainer": hook});
+    b.write(&config);
+    let ran = under(&b, "ulimit -Sn 1024", "run", &[ID]);
+    assert!(ran.status.success(), "{ran:?}");
+}

@@ -9,6 +9,7 @@ use orlop::config::Config;
 use orlop::error::Error;
 use orlop::plan::{Caller, Input, Plan, Step, plan, plan_add, plan_exec, plan_remove};
 use orlop::sync::{Frame, PARTS, Part, Tag};
+use orlop_sys::status::Status;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -166,6 +167,7 @@ fn plans() -> Vec<Plan> {
         host_trees: true,
         asks: true,
         comes_back: true,
+        own: None,
     };
     let spec = |config: &Value| serde_json::from_value::<Spec>(config.clone()).unwrap();
     let all = rich();
@@ -349,4 +351,64 @@ fn every_limit_names_its_field() {
 fn fields_are_compared_by_their_form() {
     assert!(specified("mounts[12].options[3]") && specified("linux.sysctl.net.ipv4.x") && specified("root.path"));
     assert!(!specified("mounts[12].option") && !specified("") && !specified("sysctl.x") && !specified("mounts[1]["));
+}
+
+/// Who the runtime is counts for its child as long as that is in the same user namespace, and only where it is what config.json asks for.
+#[test]
+fn what_the_child_is_by_its_birth_is_not_set_again() {
+    let paths = Paths::new();
+    let bounding = 0x1ff_feff_ffff;
+    let root = Status { ignored: 0, euid: 0, all_root: true, no_groups: true, permitted: bounding, bounding };
+    let planned = |config: &Value, own: Option<Status>| {
+        let input = Input {
+            id: "id",
+            rootfs: Path::new("/r"),
+            bundle: Path::new("/b"),
+            grantable: u64::MAX,
+            cgroup_paths: &paths,
+            hierarchies: &[],
+            v1_tasks: 1,
+            into_cgroup: false,
+            preserve_fds: 0,
+            listen_fds: 0,
+            no_pivot: None,
+            no_new_keyring: false,
+            notify_dir: None,
+            rootless: None,
+            host_trees: true,
+            asks: false,
+            comes_back: true,
+            own,
+        };
+        let spec = serde_json::from_value::<Spec>(config.clone()).unwrap();
+        let process = spec.process().clone().unwrap();
+        [plan(&spec, &input).unwrap(), plan_exec(&spec, &process, &input, 1).unwrap()].map(|plan| {
+            let steps = || plan.steps.iter().map(|planned| &planned.step);
+            let user = steps().find_map(|step| match step {
+                Step::User { groups, born_so, .. } => Some((*born_so, groups.is_some())),
+                _ => None,
+            });
+            let dropped = steps().find_map(|step| if let Step::Bounding(these) = step { Some(*these) } else { None });
+            (user.unwrap(), dropped.unwrap() & !bounding)
+        })
+    };
+    let with = |user: Value, namespaces: &[&str]| {
+        let mut config = without(&rich(), namespaces);
+        config["process"]["user"] = user;
+        config
+    };
+    let (all_set, nothing_set) = (((false, true), !bounding), ((true, false), 0));
+    let plain = json!({"uid": 0, "gid": 0});
+    assert_eq!(planned(&with(plain.clone(), &["user"]), Some(root)), [nothing_set; 2]);
+    assert_eq!(planned(&with(plain.clone(), &["user"]), None), [all_set; 2], "nothing is known");
+    assert_eq!(planned(&with(plain.clone(), &[]), Some(root)), [all_set; 2], "a user namespace");
+    for (user, own, expected) in [
+        (json!({"uid": 0, "gid": 5}), root, (false, false)),
+        (json!({"uid": 7, "gid": 0}), root, (false, false)),
+        (json!({"uid": 0, "gid": 0, "additionalGids": [0]}), root, (true, true)),
+        (plain.clone(), Status { no_groups: false, ..root }, (true, true)),
+        (plain.clone(), Status { all_root: false, ..root }, (false, false)),
+    ] {
+        assert_eq!(planned(&with(user.clone(), &["user"]), Some(own)), [(expected, 0); 2], "{user} {own:?}");
+    }
 }

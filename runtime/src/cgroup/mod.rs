@@ -262,6 +262,7 @@ impl Host {
         }
         let owns = self.own()?;
         let mut paths = Paths::new();
+        let mut freezer = None;
         for (name, controllers) in self.mounts()? {
             let mount = Path::new(ROOT).join(name);
             let own = controllers.iter().find_map(|controller| owns.get(controller)).filter(|_| !inner.is_absolute());
@@ -270,13 +271,15 @@ impl Host {
                 (_, true) | (None, _) => PathBuf::from("/"),
                 (Some(own), _) => visible(&mount, own)?,
             };
+            let is_own = controllers.iter().any(|c| c == "freezer" && owns.get(c) == Some(&own));
+            freezer = freezer.or(is_own.then(|| below(&mount, &[&own])));
             let dir = below(&mount, &[&own, inner]);
             paths.extend(controllers.iter().map(|controller| (controller.clone(), dir.clone())));
         }
         if paths.is_empty() && !rootless.unwrap_or_else(tree::unprivileged) {
             return Err(invalid("linux.cgroupsPath", "no cgroup is mounted").hint(format!("mount cgroup v2 on {ROOT}")));
         }
-        Ok(Box::new(v1::V1::new(paths, explicit).rootless(rootless)))
+        Ok(Box::new(v1::V1::new(paths, explicit).rootless(rootless).thawed(freezer)))
     }
 
     /// The cgroup trees of this host, in the order of their names.
@@ -409,7 +412,7 @@ pub fn of(pid: i32) -> Result<Vec<(String, String)>> {
 /// The text of /proc/PID/cgroup; a process may be called `self`.
 fn text_of(pid: &str) -> Result<String> {
     let path = format!("/proc/{pid}/cgroup");
-    tree::read_all(Path::new(&path)).on("read", format!("{path:?}"))
+    tree::read_at_once(Path::new(&path)).on("read", format!("{path:?}"))
 }
 
 /// Its lines are `4:cpu,cpuacct:/user.slice` (cgroups(7)): what stands behind the number.

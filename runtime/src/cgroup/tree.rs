@@ -6,8 +6,8 @@ use orlop_sys::{Errno, file, process, signal};
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Read, Write as _};
-use std::os::fd::AsFd;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,27 @@ const REMOVE: Duration = Duration::from_secs(2);
 /// Opens a file or directory. (Not by std, whose open(2) has musl add an fcntl(2) for each.)
 fn open(path: &Path, flags: i32) -> io::Result<File> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(ErrorKind::InvalidInput))?;
-    Ok(file::open(&path, flags, 0).map_err(|errno| io::Error::from_raw_os_error(errno as i32))?.into())
+    Ok(file::open(&path, flags, 0).map_err(errno)?.into())
+}
+
+fn errno(errno: Errno) -> io::Error {
+    io::Error::from_raw_os_error(errno as i32)
+}
+
+/// One that need not be closed by itself.
+fn left(file: File) -> file::Left {
+    OwnedFd::from(file).into()
+}
+
+/// One write(2) of a value.
+fn put(file: BorrowedFd, value: &str) -> io::Result<()> {
+    loop {
+        match file::write(file, value.as_bytes()) {
+            Err(Errno::EINTR) => {}
+            Ok(written) if written < value.len() => return Err(ErrorKind::WriteZero.into()),
+            other => return other.map(drop).map_err(errno),
+        }
+    }
 }
 
 /// Opens a file to write to; never makes it.
@@ -39,28 +59,40 @@ pub(super) fn directory(path: &Path) -> io::Result<File> {
 
 /// Reads a file of one short value with a single read(2), which cgroupfs answers in full; the value is trimmed.
 pub(super) fn read(path: &Path) -> io::Result<String> {
-    let mut buffer = [0; 4096];
-    let n = open(path, file::O_RDONLY)?.read(&mut buffer)?;
+    let (file, mut buffer) = (left(readable(path)?), [0; 4096]);
+    let n = file::read(file.as_fd(), &mut buffer).map_err(errno)?;
     Ok(String::from_utf8_lossy(buffer.get(..n).unwrap_or_default()).trim().to_string())
 }
 
 /// Reads a file of any length: lists come in pages, and only a read of nothing is their end.
 pub(super) fn read_all(path: &Path) -> io::Result<String> {
-    let mut file = open(path, file::O_RDONLY)?;
-    let (mut text, mut page) = (Vec::new(), [0; 4096]);
+    read_until(path, 0)
+}
+
+/// Reads a file of any length that the kernel makes as a whole (proc(5), /proc/PID/cgroup): a read that leaves room has come to its end.
+pub(super) fn read_at_once(path: &Path) -> io::Result<String> {
+    read_until(path, PAGE - 1)
+}
+
+const PAGE: usize = 4096;
+
+/// Reads on until a read gives no more than `last` bytes.
+fn read_until(path: &Path, last: usize) -> io::Result<String> {
+    let (file, mut text, mut page) = (left(readable(path)?), Vec::new(), [0; PAGE]);
     loop {
-        match file.read(&mut page)? {
-            0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
-            n => text.extend_from_slice(page.get(..n).unwrap_or_default()),
+        let n = file::read(file.as_fd(), &mut page).map_err(errno)?;
+        text.extend_from_slice(page.get(..n).unwrap_or_default());
+        if n <= last {
+            return Ok(String::from_utf8_lossy(&text).into_owned());
         }
     }
 }
 
 /// The names of the directories in a directory; symbolic links are none.
 pub(super) fn directories(dir: &Path) -> io::Result<Vec<String>> {
-    let (fd, mut page, mut names) = (directory(dir)?, [0; 4096], Vec::new());
+    let (fd, mut page, mut names) = (left(directory(dir)?), [0; 4096], Vec::new());
     loop {
-        let n = file::read_dir(fd.as_fd(), &mut page).map_err(|errno| io::Error::from_raw_os_error(errno as i32))?;
+        let n = file::read_dir(fd.as_fd(), &mut page).map_err(errno)?;
         if n == 0 {
             return Ok(names);
         }
@@ -75,7 +107,7 @@ pub(super) fn directories(dir: &Path) -> io::Result<Vec<String>> {
 
 /// Writes a value with a single write(2).
 pub(super) fn write(path: &Path, value: &str) -> io::Result<()> {
-    writable(path)?.write_all(value.as_bytes())
+    put(left(writable(path)?).as_fd(), value)
 }
 
 /// Writes lines to files of `dir`, opening each file once for the lines that follow one another.
@@ -83,9 +115,9 @@ pub(super) fn write_lines(dir: &Path, lines: &[(&'static str, String)]) -> Resul
     for same in lines.chunk_by(|a, b| a.0 == b.0) {
         let Some((name, _)) = same.first() else { continue };
         let path = dir.join(name);
-        let mut file = writable(&path).on("open", format!("{path:?}"))?;
+        let file = left(writable(&path).on("open", format!("{path:?}"))?);
         for (_, line) in same {
-            file.write_all(line.as_bytes()).on(format!("write {line:?} to"), format!("{path:?}"))?;
+            put(file.as_fd(), line).on(format!("write {line:?} to"), format!("{path:?}"))?;
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use orlop_sys::signal::SIGKILL;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The trees in which the processes of a container are looked for: the first that is there. A container with a
@@ -24,12 +24,20 @@ const PROCS: &[&str] = &["devices", "pids", "freezer", "memory", "cpu", "name=sy
 pub struct V1 {
     paths: Paths,
     missing: Missing,
+    /// A cgroup of the freezer that is not frozen: our own.
+    thawed: Option<PathBuf>,
 }
 
 impl V1 {
     /// Cgroups at these places, which need not exist yet. `explicit` says that config.json names the path.
     pub fn new(paths: Paths, explicit: bool) -> V1 {
-        V1 { paths, missing: Missing::of(explicit) }
+        V1 { paths, missing: Missing::of(explicit), thawed: None }
+    }
+
+    /// `own` is the cgroup of the freezer that we are in.
+    pub(super) fn thawed(mut self, own: Option<PathBuf>) -> V1 {
+        self.thawed = own;
+        self
     }
 
     /// See [`super::Request::rootless`].
@@ -73,9 +81,11 @@ impl V1 {
         }
         self.paths.retain(|_, dir| !dropped.contains(dir));
         made.unmake(&dropped);
-        if let Some(dir) = self.dir("freezer") {
+        if let Some(dir) = self.dir("freezer")
+            && !(made.has(dir) && dir.parent() == self.thawed.as_deref())
+        {
             let path = dir.join("freezer.state");
-            // A new cgroup is frozen if a parent is. The init would hang in it before its first step.
+            // A new cgroup is frozen if a parent is, which ours, in which we run, is not. The init would hang in it before its first step.
             if tree::read(&path).on("read", format!("{path:?}"))? != "THAWED" {
                 return Err(super::unexpectedly_frozen(dir));
             }

@@ -134,7 +134,7 @@ impl Container<'_> {
         loop {
             let text = c_string(there.as_os_str().as_bytes(), "mounts")?;
             if let Ok(fd) = file::openat2(self.root, &text, file::O_PATH, 0, file::IN_ROOT) {
-                let real = path_of(&fd)?;
+                let real = path_of(fd.as_fd())?;
                 let real = real.strip_prefix(&top).map_or(there.as_path(), |inside| inside);
                 return Ok(clean(&Path::new("/").join(real).join(missing)));
             }
@@ -147,7 +147,7 @@ impl Container<'_> {
 
 fn path_of_root(root: BorrowedFd) -> Result<PathBuf> {
     let root = root.try_clone_to_owned().on("dup", "the root directory")?;
-    path_of(&root)
+    path_of(root.as_fd())
 }
 
 /// Whether a mount shows a part of the host.

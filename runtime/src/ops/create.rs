@@ -12,7 +12,7 @@ use crate::state::{self, Container, Reserved, Saved};
 use crate::{hooks, log, notify, resctrl, seccomp_agent};
 use ::log::warn;
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Spec};
-use orlop_sys::{Errno, file, mount, process};
+use orlop_sys::{Errno, file, mount, process, status};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -88,7 +88,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
             id: &options.id,
             rootfs: &rootfs,
             bundle: &options.bundle,
-            grantable: process::capabilities().on("capget", "")?.permitted,
+            grantable: process::permitted().on("capget", "")?,
             hierarchies: &hierarchies(&host, config.spec.mounts().as_deref().unwrap_or_default())?,
             cgroup_paths: cgroup.cgroup.paths(),
             v1_tasks: entry.tasks.len(),
@@ -102,6 +102,7 @@ pub(super) fn make(global: &Global, options: &CreateOptions, fifo: bool, detache
             host_trees: host_trees(&config.spec, rootless),
             comes_back: comes_back(&config.spec),
             asks: asked,
+            own: status::known().copied(),
         },
     )?;
     plan.warnings.iter().for_each(|w| warn!("{w}"));

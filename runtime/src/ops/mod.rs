@@ -30,7 +30,7 @@ use crate::plan::{self, Input, Plan};
 use crate::state::{Container, Saved};
 use crate::sync::Frame;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
-use orlop_sys::{file, process};
+use orlop_sys::{file, process, status};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -349,7 +349,7 @@ fn input(container: &Saved) -> Result<Input<'_>> {
         id: &container.id,
         rootfs: &container.rootfs,
         bundle: &container.bundle,
-        grantable: process::capabilities().on("capget", "")?.permitted,
+        grantable: process::permitted().on("capget", "")?,
         cgroup_paths: &container.cgroup_paths,
         hierarchies: &[],
         v1_tasks: 0,
@@ -363,6 +363,7 @@ fn input(container: &Saved) -> Result<Input<'_>> {
         host_trees: true,
         comes_back: true,
         asks: false,
+        own: status::known().copied(),
     })
 }
 

@@ -145,7 +145,7 @@ impl Plan {
             Step::Unshare(_) => call("unshare", "the cgroup namespace".into()),
             Step::TimeOffsets(_) => call("enter", "a time namespace with these offsets".into()),
             Step::NewSession => call("setsid", String::new()),
-            Step::Keyring(name) => call("join session keyring", quoted(name)),
+            Step::Keyring(name, _) => call("join session keyring", quoted(name)),
             Step::Propagate(_) => call("set the propagation of", "\"/\"".into()),
             Step::PrivateParent(path) => call("make private the mount of", quoted(path)),
             Step::BindRoot(path) => call("bind", quoted(path)),

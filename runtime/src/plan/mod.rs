@@ -24,6 +24,7 @@ use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Process, Spec};
 use orlop_sys::bpf::Insn;
 use orlop_sys::mount::Attr;
 use orlop_sys::process::{self as sys, Capabilities, SchedAttr, Strings};
+use orlop_sys::status::Status;
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
@@ -71,6 +72,8 @@ pub struct Input<'a> {
     pub comes_back: bool,
     /// The parent has something to do before the container's own hooks, when the namespaces and mounts are there.
     pub asks: bool,
+    /// Who this process is, where that is known: what the child is by its birth need not be set. `None`: all is set.
+    pub own: Option<Status>,
 }
 
 /// A file that the parent opens before the clone; steps refer to it by its place in [`Plan::opens`].
@@ -253,7 +256,7 @@ pub enum Step {
     /// setsid(2).
     NewSession,
     /// Joins a new session keyring of this name.
-    Keyring(CString),
+    Keyring(CString, bool),
     /// mount(2) of `/` with these propagation flags.
     Propagate(u64),
     /// Makes the mount that the rootfs lies on private, which pivot_root(2) asks for.
@@ -322,11 +325,11 @@ pub enum Step {
     Personality(u32),
     /// umask(2).
     Umask(u32),
-    /// Drops from the bounding set what is not in this mask.
+    /// Drops these from the bounding set, as far as the kernel has them.
     Bounding(u64),
     /// Standard streams get this owner, so that the user can open them again.
     StdioOwner(u32),
-    /// setgroups(2), setresgid(2), setresuid(2), keeping capabilities; `None`: the caller's groups stay.
+    /// setgroups(2), setresgid(2), setresuid(2), keeping capabilities; `None`: the groups stay as they are.
     User {
         /// User id inside the container.
         uid: u32,
@@ -334,6 +337,8 @@ pub enum Step {
         gid: u32,
         /// Supplementary groups.
         groups: Option<Vec<u32>>,
+        /// It is that user and in that group by its birth.
+        born_so: bool,
     },
     /// chdir(2), and the check that it led somewhere inside the root; unless it is the last try, EACCES is no failure.
     Chdir(CString, bool),
@@ -468,7 +473,7 @@ pub fn plan(spec: &Spec, input: &Input) -> Result<Plan> {
     }
     p.session(process);
     if !input.no_new_keyring {
-        p.push("", Step::Keyring(c_string(format!("_ses.{}", input.id), "id")?));
+        p.push("", Step::Keyring(c_string(format!("_ses.{}", input.id), "id")?, true));
     }
     p.network_devices(spec, input)?;
     // Sysctls go through the host's /proc, which no container can have touched (CVE-2025-52881); those of the
@@ -522,7 +527,7 @@ pub fn plan_exec(spec: &Spec, process: &Process, input: &Input, join: i32) -> Re
     let ns = namespaces::Namespaces::of(spec)?;
     let mut p = Plan::empty();
     userns::check_process(process, spec, &ns, input.rootless)?;
-    p.limits(process, false, 0, input);
+    p.limits(process, false, OTHER_FILES as u64, input);
     p.oom_score(process, false)?;
     // The rights in the container's other namespaces come from being inside its user namespace.
     p.hop = input.rootless.is_some() && join & sys::CLONE_NEWUSER != 0;
@@ -549,7 +554,7 @@ pub fn plan_exec(spec: &Spec, process: &Process, input: &Input, join: i32) -> Re
     }
     p.session(process);
     if !input.no_new_keyring {
-        p.push("", Step::Keyring(c_string(format!("_ses.{}", input.id), "id")?));
+        p.push("", Step::Keyring(c_string(format!("_ses.{}", input.id), "id")?, false));
     }
     if process.terminal().unwrap_or(false) {
         p.push("process.terminal", Step::Console(console_size(process), false));
@@ -622,13 +627,15 @@ impl Plan {
     }
 }
 
+/// Beside what config.json lists; those that are left open until all is closed (`file::Left`) are fewer than 60.
+const OTHER_FILES: usize = 64 + 60;
+
 /// How many files the set-up may have open at once: sources, namespaces and devices, and what stands below them.
 fn most_files(spec: &Spec) -> u64 {
-    const OTHERS: usize = 64;
     let linux = spec.linux().as_ref();
     let devices = linux.and_then(|l| l.devices().as_ref()).map_or(0, Vec::len);
     // An idmapped mount has a user namespace beside its source.
-    (2 * spec.mounts().as_ref().map_or(0, Vec::len) + devices + OTHERS) as u64
+    (2 * spec.mounts().as_ref().map_or(0, Vec::len) + devices + OTHER_FILES) as u64
 }
 
 /// What a container without `process` waits as: it is needed for start only (config.md, "Process").

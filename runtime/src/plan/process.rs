@@ -181,7 +181,10 @@ impl Plan {
         // Not the caller's: what a container does must not depend on who starts it.
         self.push("process.user.umask", Step::Umask(process.user().umask().unwrap_or(0o022)));
         // Bounding before the ids: dropping from it needs CAP_SETPCAP in effect.
-        self.push("process.capabilities.bounding", Step::Bounding(bounding));
+        // In a user namespace it is full again, and all ids are other ones.
+        let own = input.own.filter(|_| !ns.has(Ns::User));
+        let held = own.map_or(u64::MAX, |own| own.bounding);
+        self.push("process.capabilities.bounding", Step::Bounding(held & !bounding));
         // As root, and once more as the user, who may be the only one who can enter it; then it is checked (CVE-2024-21626).
         let cwd = c_path(process.cwd(), "process.cwd")?;
         self.push("process.cwd", Step::Chdir(cwd.clone(), false));
@@ -192,8 +195,10 @@ impl Plan {
         let mut groups: Vec<u32> = user.additional_gids().iter().flatten().copied().collect();
         groups.sort_unstable();
         groups.dedup();
-        let groups = (!super::keeps_groups(spec)).then_some(groups);
-        self.push("process.user", Step::User { uid: user.uid(), gid: user.gid(), groups });
+        let none = groups.is_empty() && own.is_some_and(|own| own.no_groups);
+        let groups = (!none && !super::keeps_groups(spec)).then_some(groups);
+        let born_so = own.is_some_and(|own| own.all_root) && (user.uid(), user.gid()) == (0, 0);
+        self.push("process.user", Step::User { uid: user.uid(), gid: user.gid(), groups, born_so });
         self.push("process.cwd", Step::Chdir(cwd, true));
         self.push("process.capabilities", Step::Capabilities(caps));
         if ambient != 0 {

@@ -2,7 +2,6 @@
 
 use crate::{Errno, Result, file, mount};
 use std::ffi::{CStr, CString};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
@@ -12,34 +11,36 @@ const SEALS: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW |
 /// `MFD_EXEC` of linux/memfd.h (6.3): asks for an executable memfd where `vm.memfd_noexec` would refuse one by default.
 const MFD_EXEC: u32 = 0x10;
 
+/// struct statfs of the 64-bit architectures (asm-generic/statfs.h).
+#[repr(C)]
+#[derive(Default)]
+struct KernelStatfs {
+    kind: i64,
+    /// Sizes, counts, the id, the length of names.
+    numbers: [u64; 9],
+    /// ST_*, of the mount and of the file system together (statfs(2)).
+    flags: u64,
+    spare: [u64; 4],
+}
+
 /// Whether nobody can write to the executable of this process through `/proc/PID/exe`: its mount is read-only, or it is
-/// a memfd with a write seal. One or two statfs(2) in the usual case.
+/// a memfd with a write seal. One statfs(2) in the usual case.
+#[allow(clippy::unnecessary_cast, reason = "the types differ between libcs")]
 pub fn is_sealed() -> Result<bool> {
-    let mut fs = MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: SELF is NUL-terminated and `fs` has room for the one struct that statvfs writes.
-    Errno::result(unsafe { libc::statvfs(SELF.as_ptr(), fs.as_mut_ptr()) })?;
-    // SAFETY: statvfs succeeded, so it filled the struct.
-    if unsafe { fs.assume_init() }.f_flag & libc::ST_RDONLY != 0 {
+    let mut fs = KernelStatfs::default();
+    // SAFETY: SELF is NUL-terminated, and `fs` is what the kernel fills. The raw call: the struct of some libcs lacks the flags.
+    Errno::result(unsafe { libc::syscall(libc::SYS_statfs, SELF.as_ptr(), &raw mut fs) })?;
+    if fs.flags & libc::ST_RDONLY as u64 != 0 {
         return Ok(true);
     }
-    if !may_be_memfd()? {
+    // The two on which memfds are.
+    if ![libc::TMPFS_MAGIC as i64, libc::HUGETLBFS_MAGIC as i64].contains(&fs.kind) {
         return Ok(false);
     }
     let exe = file::open(SELF, libc::O_RDONLY, 0)?;
     // EINVAL for what is no memfd. SAFETY: F_GET_SEALS takes no argument and `exe` is open.
     let seals = unsafe { libc::fcntl(exe.as_raw_fd(), libc::F_GET_SEALS) };
     Ok(seals >= 0 && seals & libc::F_SEAL_WRITE != 0)
-}
-
-/// Whether the executable is on a file system of the kind that memfds are on.
-#[allow(clippy::unnecessary_cast, reason = "the types differ between libcs")]
-fn may_be_memfd() -> Result<bool> {
-    let mut fs = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: SELF is NUL-terminated and `fs` has room for the one struct that statfs writes.
-    Errno::result(unsafe { libc::statfs(SELF.as_ptr(), fs.as_mut_ptr()) })?;
-    // SAFETY: statfs succeeded, so it filled the struct.
-    let kind = unsafe { fs.assume_init() }.f_type as i64;
-    Ok([libc::TMPFS_MAGIC as i64, libc::HUGETLBFS_MAGIC as i64].contains(&kind))
 }
 
 /// A detached, read-only clone of the mount that holds the executable. Needs CAP_SYS_ADMIN over the mount namespace,

@@ -3,8 +3,9 @@
 use crate::{Errno, Result};
 use libc::{c_int, c_long};
 use std::ffi::CStr;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 pub use libc::{
     AT_EMPTY_PATH, O_APPEND, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH,
@@ -403,6 +404,8 @@ pub fn adopt_writable(fd: RawFd) -> Result<OwnedFd> {
 /// _exit, so that the owner of a number never closes it again.
 pub fn close_others<const N: usize>(first: u32, mut keep: [i32; N]) -> Result<()> {
     keep.sort_unstable();
+    // Their numbers are others' from here on.
+    LEFT.store(0, Ordering::Relaxed);
     let mut from = first;
     for fd in keep.into_iter().filter_map(|fd| u32::try_from(fd).ok()).filter(|fd| *fd >= first) {
         if fd > from {
@@ -427,6 +430,67 @@ pub fn close_all(fds: Vec<OwnedFd>) {
         if let (Some(first), Some(last)) = (row.first(), row.last()) {
             // It cannot fail on fds that are open.
             let _ = close_range(*first, *last);
+        }
+    }
+}
+
+/// Fds below it are left open by [`Left`]; no number is as large as a bit of [`LEFT`] has room for.
+static LEFT_BELOW: AtomicI32 = AtomicI32::new(0);
+/// The numbers that are left open now.
+static LEFT: AtomicU64 = AtomicU64::new(0);
+
+/// From now on [`Left`] leaves fds open: for a program that does one thing and ends. `most` is how many files it may have open (the
+/// soft limit of RLIMIT_NOFILE): where that is little, each is closed at once. So are those with a number from 60 up: the kernel makes a
+/// larger table for more than 64, and a list in config.json may be long.
+pub fn leave_open(most: u64) {
+    const BELOW: i32 = 60;
+    const ROOMY: u64 = 256;
+    LEFT_BELOW.store(if most < ROOMY { 0 } else { BELOW }, Ordering::Relaxed);
+}
+
+/// Whether [`leave_open`] holds.
+pub fn leaves_open() -> bool {
+    LEFT_BELOW.load(Ordering::Relaxed) > 0
+}
+
+/// Closes what [`Left`] has left open so far, those with numbers in a row by one call: before a wait that may last, and before others
+/// do what an open file would be in the way of, as unmounting is.
+pub fn close_left() {
+    let mut left = LEFT.swap(0, Ordering::Relaxed);
+    while left != 0 {
+        let first = left.trailing_zeros();
+        let row = (left >> first).trailing_ones();
+        // It cannot fail on fds that are open.
+        let _ = close_range(first, first + row - 1);
+        left &= !(u64::MAX >> (64 - row) << first);
+    }
+}
+
+/// An fd that is not worth a close(2) of its own where the process is about to end, or closes all at once ([`close_others`],
+/// [`close_left`]). For nothing whose end somebody waits for: no lock, pipe or socket that has another end.
+#[derive(Debug)]
+pub struct Left(ManuallyDrop<OwnedFd>);
+
+impl From<OwnedFd> for Left {
+    fn from(fd: OwnedFd) -> Left {
+        Left(ManuallyDrop::new(fd))
+    }
+}
+
+impl AsFd for Left {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        let number = self.0.as_raw_fd();
+        if number < LEFT_BELOW.load(Ordering::Relaxed) {
+            LEFT.fetch_or(1 << number, Ordering::Relaxed);
+        } else {
+            // SAFETY: the value is not used again.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
         }
     }
 }

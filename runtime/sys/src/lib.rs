@@ -17,6 +17,7 @@ pub mod regex;
 pub mod signal;
 pub mod socket;
 pub mod start;
+pub mod status;
 pub mod terminal;
 
 pub use nix::errno::Errno;

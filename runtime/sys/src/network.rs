@@ -1,8 +1,8 @@
 //! Network namespaces: the loopback interface of a new one (netdevice(7)), and the socket by which devices are moved (rtnetlink(7)).
 
-use crate::{Errno, Result};
+use crate::{Errno, Result, file};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// A socket for rtnetlink(7), which speaks of the caller's network namespace from now on; close-on-exec. It is connected to the
 /// kernel: in a namespace that is not ours alone, another process with CAP_NET_ADMIN could else answer in its place.
@@ -26,7 +26,7 @@ pub fn loopback_up() -> Result<()> {
     // SAFETY: plain numbers.
     let fd = Errno::result(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: the kernel has just made this fd.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let socket = file::Left::from(unsafe { OwnedFd::from_raw_fd(fd) });
     // SAFETY: ifreq is plain data for which all zeroes is a valid value.
     let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
     request.ifr_name[0] = b'l' as libc::c_char;
@@ -34,7 +34,7 @@ pub fn loopback_up() -> Result<()> {
     // A fresh `lo` has no other flag that this would clear.
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_LOOPBACK) as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads an ifreq.
-    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) }).map(drop)
+    Errno::result(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) }).map(drop)
 }
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
 //! Processes: clone3 and everything that a new process does to itself before it executes the user's program.
 
-use crate::file;
-use crate::{Errno, Result};
+use crate::{Errno, Result, file, status};
 use libc::{c_int, c_ulong};
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+/// The limit of open files (getrlimit(2)); the same on the architectures that we know.
+#[allow(clippy::unnecessary_cast, reason = "the types differ between libcs")]
+pub const RLIMIT_NOFILE: u32 = libc::RLIMIT_NOFILE as u32;
 pub use libc::{
     CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, CLONE_PARENT,
     SIGCHLD, SIGCONT, SIGKILL, SIGPIPE, SIGTERM,
@@ -17,7 +20,7 @@ pub use libc::{
 pub const CLONE_NEWTIME: c_int = 0x80;
 
 /// A set of signals as the kernel has it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignalMask(u64);
 
 fn sigprocmask(how: c_int, new: u64) -> SignalMask {
@@ -28,14 +31,22 @@ fn sigprocmask(how: c_int, new: u64) -> SignalMask {
     SignalMask(old)
 }
 
+/// Whether [`block_signals`] holds: nobody else changes the mask, and there is one thread.
+static BLOCKED: AtomicBool = AtomicBool::new(false);
+/// What [`block_signals`] gives when it had nothing to do. The kernel has no such mask: SIGKILL is never blocked.
+const AS_IT_IS: SignalMask = SignalMask(u64::MAX);
+
 /// Blocks every signal; the mask from before is for [`restore_signals`].
 pub fn block_signals() -> SignalMask {
-    sigprocmask(libc::SIG_BLOCK, u64::MAX)
+    if BLOCKED.swap(true, Ordering::Relaxed) { AS_IT_IS } else { sigprocmask(libc::SIG_BLOCK, u64::MAX) }
 }
 
 /// Sets the mask back to what it was.
 pub fn restore_signals(mask: SignalMask) {
-    sigprocmask(libc::SIG_SETMASK, mask.0);
+    if mask != AS_IT_IS {
+        BLOCKED.store(false, Ordering::Relaxed);
+        sigprocmask(libc::SIG_SETMASK, mask.0);
+    }
 }
 
 /// Unblocks every signal and undoes the ignoring of SIGPIPE that Rust's start-up does: what a new program expects.
@@ -43,6 +54,7 @@ pub fn restore_signals(mask: SignalMask) {
 pub fn reset_signals() {
     // SAFETY: SIG_DFL is no function of ours.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    BLOCKED.store(false, Ordering::Relaxed);
     sigprocmask(libc::SIG_SETMASK, 0);
 }
 
@@ -379,6 +391,11 @@ pub fn capabilities() -> Result<Capabilities> {
     })
 }
 
+/// The permitted capabilities of this process.
+pub fn permitted() -> Result<u64> {
+    status::known().map_or_else(|| capabilities().map(|all| all.permitted), |own| Ok(own.permitted))
+}
+
 /// setresuid(2), all three the same. The raw call: libc's own would signal other threads.
 pub fn set_uid(uid: u32) -> Result<()> {
     // SAFETY: plain numbers; the process has one thread.
@@ -400,13 +417,19 @@ pub fn set_groups(gids: &[u32]) -> Result<()> {
 /// The effective uid.
 pub fn euid() -> u32 {
     // SAFETY: cannot fail.
-    unsafe { libc::geteuid() }
+    status::known().map_or_else(|| unsafe { libc::geteuid() }, |own| own.euid)
 }
 
 /// The effective gid.
 pub fn egid() -> u32 {
     // SAFETY: cannot fail.
     unsafe { libc::getegid() }
+}
+
+/// The pid of a process with one thread that no clone3 of ours has made: musl has it from the start.
+pub fn own_pid() -> i32 {
+    // SAFETY: cannot fail.
+    unsafe { libc::gettid() }
 }
 
 /// The pid in the caller's own pid namespace. The raw call: a libc may remember the parent's across clone3.
@@ -534,23 +557,11 @@ pub fn join_session_keyring(name: &CStr) -> Result<i32> {
     Errno::result(r).map(|serial| serial as i32)
 }
 
-/// keyctl(2): adds `bits` to the permissions of a key. The present ones stand in KEYCTL_DESCRIBE's text
-/// `type;uid;gid;PERM;description`, PERM being eight hexadecimal digits.
-pub fn add_key_permissions(serial: i32, bits: u32) -> Result<()> {
+/// keyctl(2) KEYCTL_SETPERM.
+pub fn set_key_permissions(serial: i32, permissions: u32) -> Result<()> {
     const KEYCTL_SETPERM: c_int = 5;
-    const KEYCTL_DESCRIBE: c_int = 6;
-    let mut buf = [0u8; 1024];
-    // SAFETY: buf is valid for its length.
-    let n = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, serial, buf.as_mut_ptr(), buf.len(), 0) };
-    Errno::result(n)?;
-    let field = buf.split(|b| *b == b';').nth(3).unwrap_or_default();
-    let mut present = 0u32;
-    for digit in field {
-        let digit = (*digit as char).to_digit(16).ok_or(Errno::EINVAL)?;
-        present = present.checked_mul(16).ok_or(Errno::EINVAL)? + digit;
-    }
     // SAFETY: plain numbers.
-    Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, serial, present | bits, 0, 0) }).map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, serial, permissions, 0, 0) }).map(drop)
 }
 
 /// personality(2).

@@ -1,20 +1,22 @@
 //! Signals of the runtime itself: all blocked, read from a signalfd; and the reaping that SIGCHLD asks for.
 
-use crate::{Errno, Result, file};
+use crate::process::{self, SignalMask};
+use crate::{Errno, Result, file, status};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use libc::{SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGTERM, SIGURG, SIGWINCH};
 
+/// Whether [`unignore`] was called: SIGCHLD is then not ignored.
+static UNIGNORED: AtomicBool = AtomicBool::new(false);
+
 /// Gives the signals that our caller ignores their defaults back: ignoring outlives execve(2), so a container would depend on who starts
 /// it, and of SIGCHLD it makes the kernel reap a hook before its status is known (waitpid(2), NOTES). SIGHUP and SIGINT stay as they
-/// are, which is what nohup(1) is for; SIGPIPE, which Rust's start-up ignores, is for [`crate::process::reset_signals`].
+/// are, which is what nohup(1) is for; SIGPIPE is for [`crate::process::reset_signals`].
 pub fn unignore() -> Result<()> {
-    let mut buf = [0; 4096];
-    let status = file::open(c"/proc/self/status", file::O_RDONLY, 0)?;
-    let n = file::read(status.as_fd(), &mut buf)?;
-    let ignored = ignored(buf.get(..n).unwrap_or_default()).ok_or(Errno::EPROTO)?;
+    let ignored = status::read()?.ignored;
     // The kernel's own structure: a handler of 0 is SIG_DFL, and no flag, no restorer and an empty mask go with it.
     let default = [0u64; 4];
     for signal in (1..=64).filter(|n| ignored & 1 << (n - 1) != 0 && ![SIGHUP, SIGINT, SIGPIPE].contains(n)) {
@@ -23,48 +25,40 @@ pub fn unignore() -> Result<()> {
         // wanted. The raw call is used because libc's own leaves two signals out.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>()) };
     }
+    UNIGNORED.store(true, Ordering::Relaxed);
     Ok(())
 }
 
-/// The mask `SigIgn` of proc(5), /proc/PID/status.
-fn ignored(status: &[u8]) -> Option<u64> {
-    let line = status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"SigIgn:\t"))?;
-    u64::from_str_radix(std::str::from_utf8(line).ok()?, 16).ok()
-}
-
-/// All signals blocked and waiting in a signalfd; dropping it restores the mask.
+/// All signals blocked and waiting in a signalfd; dropping it restores the mask, unless the program is about to end anyway.
 pub struct Signals {
-    fd: OwnedFd,
-    old: libc::sigset_t,
+    fd: file::Left,
+    old: SignalMask,
 }
 
 impl Signals {
     /// Blocks every signal. Made before the container's process, so that none is lost between its start and the loop.
     ///
-    /// SIGCHLD is set back to its default: when a caller left it ignored, the kernel would reap the container's process by
-    /// itself and its status would be gone (waitpid(2), NOTES). Other ignored signals are queued as long as they are
-    /// blocked.
+    /// SIGCHLD is set back to its default, if [`unignore`] has not done that: when a caller left it ignored, the kernel would reap the
+    /// container's process by itself and its status would be gone (waitpid(2), NOTES). Other ignored signals are queued as long as they
+    /// are blocked.
     pub fn block() -> Result<Signals> {
+        // SAFETY: SIG_DFL is no function of ours.
+        if !UNIGNORED.load(Ordering::Relaxed) && unsafe { libc::signal(SIGCHLD, libc::SIG_DFL) } == libc::SIG_ERR {
+            return Err(Errno::last());
+        }
+        let old = process::block_signals();
         let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-        let mut old = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: sigfillset initialises `all`; SIG_DFL is a valid disposition; pthread_sigmask reads `all` and
-        // initialises `old`; signalfd reads `all` and returns a new fd or -1.
-        unsafe {
+        // SAFETY: sigfillset initialises `all`; signalfd reads it and returns a new fd or -1.
+        let fd = unsafe {
             libc::sigfillset(all.as_mut_ptr());
-            if libc::signal(libc::SIGCHLD, libc::SIG_DFL) == libc::SIG_ERR {
-                return Err(Errno::last());
-            }
-            let failed = libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), old.as_mut_ptr());
-            if failed != 0 {
-                return Err(Errno::from_raw(failed));
-            }
-            let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
-            match Errno::result(libc::signalfd(-1, all.as_ptr(), flags)) {
-                Ok(fd) => Ok(Signals { fd: OwnedFd::from_raw_fd(fd), old: old.assume_init() }),
-                Err(errno) => {
-                    libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), ptr::null_mut());
-                    Err(errno)
-                }
+            libc::signalfd(-1, all.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+        };
+        match Errno::result(fd) {
+            // SAFETY: the kernel has just made this fd.
+            Ok(fd) => Ok(Signals { fd: unsafe { OwnedFd::from_raw_fd(fd) }.into(), old }),
+            Err(errno) => {
+                process::restore_signals(old);
+                Err(errno)
             }
         }
     }
@@ -74,7 +68,7 @@ impl Signals {
         let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
         let size = size_of::<libc::signalfd_siginfo>();
         // SAFETY: `info` has room for the one struct that is read.
-        match Errno::result(unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), size) }) {
+        match Errno::result(unsafe { libc::read(self.as_raw_fd(), info.as_mut_ptr().cast(), size) }) {
             // SAFETY: a signalfd yields whole structs only.
             Ok(_) => Ok(Some(unsafe { info.assume_init() }.ssi_signo as i32)),
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
@@ -98,7 +92,7 @@ pub fn waiting<const N: usize>(signals: [i32; N]) -> Result<OwnedFd> {
 
 impl AsRawFd for Signals {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.fd.as_raw_fd()
+        self.fd.as_fd().as_raw_fd()
     }
 }
 
@@ -110,8 +104,9 @@ impl AsFd for Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        // SAFETY: `old` was filled by pthread_sigmask.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.old, ptr::null_mut()) };
+        if !file::leaves_open() {
+            process::restore_signals(self.old);
+        }
     }
 }
 
