@@ -18,17 +18,18 @@ use crate::whole;
 use oci_spec::runtime::{LinuxResources, Spec};
 use orlop_sys::{Errno, file, process};
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+
+mod lock;
+
+pub use lock::Lock;
 
 /// The name of the gate.
 pub const FIFO: &str = "exec.fifo";
@@ -202,8 +203,7 @@ impl Container {
     /// value goes. False: another command has deleted it.
     pub fn lock_again(&self) -> Result<bool> {
         let Some(lock) = &self.lock else { return Ok(false) };
-        file::lock(lock.fd.as_fd(), true).on("flock", self.dir.display())?;
-        lock.held.set(true);
+        lock.again(&self.dir)?;
         lock.is_of_something(&self.dir)
     }
 
@@ -273,110 +273,10 @@ impl Container {
     pub fn remove(&self) -> Result<()> {
         remove_dir(&self.dir)?;
         if let Some(lock) = &self.lock {
-            // Nobody comes to it any more, and who waits for it already looks whether the directory is there.
-            lock.held.set(false);
+            lock.leave();
         }
         Ok(())
     }
-}
-
-/// How long a command waits for another one on the same container.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// flock(2) on a container's directory. It is undone by name on drop: a child that has not executed its program yet may
-/// have a copy of the fd.
-#[derive(Debug)]
-pub struct Lock {
-    fd: file::Left,
-    held: Cell<bool>,
-}
-
-impl Lock {
-    /// Waits until no other command changes this container, but not for ever: who has the lock may wait for a hook that never ends.
-    /// The lock ends with the value. NotFound: there is none, or no more.
-    pub fn of_container(root: &Path, id: &str) -> Result<Lock> {
-        Lock::within(root, id, PATIENCE)
-    }
-
-    /// The same with a limit of its own. Kind::Busy: another command still has it.
-    pub fn within(root: &Path, id: &str, limit: Duration) -> Result<Lock> {
-        check_id(id)?;
-        let dir = root.join(id);
-        loop {
-            let lock = match Lock::of(&dir, limit) {
-                Err(e) if e.errno() == Some(Errno::ENOENT) => return Err(absent(id)),
-                other => other?,
-            };
-            // Who had it may have been a delete: then there may be another directory of this name by now.
-            if lock.is_of_something(&dir)? {
-                return Ok(lock);
-            }
-        }
-    }
-
-    fn of(dir: &Path, limit: Duration) -> Result<Lock> {
-        let lock = Lock { fd: open_dir(dir)?.into(), held: Cell::new(false) };
-        lock.take(dir, limit)?;
-        Ok(lock)
-    }
-
-    fn take(&self, dir: &Path, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        let mut pause = Duration::from_micros(200);
-        loop {
-            match file::lock(self.fd.as_fd(), false) {
-                Err(Errno::EWOULDBLOCK) if Instant::now() >= deadline => return Err(self.busy()),
-                Err(Errno::EWOULDBLOCK) => std::thread::sleep(pause),
-                done => {
-                    done.on("flock", dir.display())?;
-                    self.held.set(true);
-                    return Ok(());
-                }
-            }
-            pause = (pause * 2).min(Duration::from_millis(20));
-        }
-    }
-
-    fn busy(&self) -> Error {
-        let who = self.holder().map_or_else(String::new, |pid| format!(": process {pid}"));
-        Error::new(Kind::Busy, format!("another command is at work on the container{who}"))
-            .hint("it may wait for a hook that does not end: give the hook a timeout, or end that command")
-    }
-
-    /// The process that has the lock: `1: FLOCK ADVISORY WRITE 4711 fe:00:1234 0 EOF` (proc(5), /proc/locks).
-    fn holder(&self) -> Option<i32> {
-        let stat = file::fstat(self.fd.as_fd()).ok()?;
-        let file = format!("{:02x}:{:02x}:{}", file::major(stat.dev), file::minor(stat.dev), stat.ino);
-        let locks = std::fs::read_to_string("/proc/locks").ok()?;
-        locks.lines().find_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let is_ours = words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&file.as_str());
-            is_ours.then(|| words.get(4)?.parse().ok()).flatten()
-        })
-    }
-
-    fn give_up(&self) {
-        if self.held.take() {
-            // It cannot fail on an fd of ours.
-            let _ = file::unlock(self.fd.as_fd());
-        }
-    }
-
-    /// Whether the directory has not been removed.
-    fn is_of_something(&self, dir: &Path) -> Result<bool> {
-        Ok(file::fstat(self.fd.as_fd()).on("fstat", dir.display())?.nlink > 0)
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        self.give_up();
-    }
-}
-
-fn open_dir(dir: &Path) -> Result<OwnedFd> {
-    let path = c_string(dir.as_os_str().as_bytes(), "--root")?;
-    file::open(&path, file::O_RDONLY | file::O_DIRECTORY | file::O_NOFOLLOW, 0).on("open", dir.display())
 }
 
 /// The state directory of a container that is being made: removed on drop, until it is committed.
@@ -405,7 +305,7 @@ impl Reserved {
             }
             other => other.on("mkdir", dir.display()).map_err(not_writable)?,
         }
-        let lock = Lock::of(&dir, PATIENCE).inspect_err(|_| {
+        let lock = Lock::of(&dir).inspect_err(|_| {
             let _ = std::fs::remove_dir(&dir);
         })?;
         Ok(Reserved { dir, lock: Rc::new(lock), armed: true })
@@ -413,7 +313,7 @@ impl Reserved {
 
     /// The lock on the directory.
     pub fn lock(&self) -> BorrowedFd<'_> {
-        self.lock.fd.as_fd()
+        self.lock.directory()
     }
 
     /// Keeps the configuration as it was read, and before it who makes the cgroups: with config.json both are there.
@@ -452,8 +352,8 @@ impl Reserved {
     pub fn gate(&self) -> Result<OwnedFd> {
         let fifo = c_string(FIFO, "")?;
         let path = self.dir.join(FIFO);
-        file::mknodat(self.lock.fd.as_fd(), &fifo, file::S_IFIFO | 0o600, 0).on("mkfifo", path.display())?;
-        file::openat(self.lock.fd.as_fd(), &fifo, file::O_RDWR | file::O_NOFOLLOW, 0).on("open", path.display())
+        file::mknodat(self.lock.directory(), &fifo, file::S_IFIFO | 0o600, 0).on("mkfifo", path.display())?;
+        file::openat(self.lock.directory(), &fifo, file::O_RDWR | file::O_NOFOLLOW, 0).on("open", path.display())
     }
 
     /// The container is there to stay.

@@ -51,6 +51,30 @@ fn sample(calls: &[Call], roles: std::ops::RangeInclusive<usize>, most: usize) -
     calls.into_iter().step_by(step).collect()
 }
 
+/// Every call of `roles` by which one half of the runtime speaks to the other, and the one after it: before a message, and behind it.
+fn messages(calls: &[Call], roles: std::ops::RangeInclusive<usize>) -> Vec<Call> {
+    let mut found = Vec::new();
+    for role in roles {
+        let own: Vec<Call> = calls.iter().filter(|call| call.role == role).copied().collect();
+        let speaks = |call: &Call| matches!(call.number, libc::SYS_sendmsg | libc::SYS_recvmsg);
+        let at = own.iter().enumerate().filter(|(_, call)| speaks(call)).map(|(i, _)| i);
+        found.extend(at.flat_map(|i| own.iter().skip(i).take(2).copied()));
+    }
+    found.retain(|call| !NOT_OURS.contains(&call.number));
+    found.dedup();
+    assert!(!found.is_empty(), "the halves of the runtime do not speak: {calls:?}");
+    found
+}
+
+/// Moments at which a process is killed: at every message, and at `most` others, evenly.
+fn moments(calls: &[Call], role: usize, most: usize) -> Vec<Call> {
+    let mut all = sample(calls, role..=role, most);
+    all.extend(messages(calls, role..=role));
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 /// Tries a fault for each of the calls, until the time is over, and reports all that is wrong at once.
 fn try_all(what: &str, calls: &[Call], mut one: impl FnMut(Call, Errno) -> Result<bool, String>) {
     let begin = Instant::now();
@@ -303,7 +327,7 @@ fn a_killed_create_can_be_deleted() {
         let (seen, answer) = traced(&b, verb, &[ID], None, None);
         assert!(answer.ok(), "{answer:?}");
         b.delete().unwrap();
-        try_all(&format!("SIGKILL of {verb}"), &sample(&seen.calls, 0..=0, 100), |call, _| {
+        try_all(&format!("SIGKILL of {verb}"), &moments(&seen.calls, 0, 100), |call, _| {
             let (seen, answer) = traced(&b, verb, &[ID], None, Some((call, Fault::Kill)));
             if answer.code.is_some() && seen.hit {
                 return Err(format!("was not killed: {answer:?}"));
@@ -329,7 +353,7 @@ fn a_create_whose_init_is_killed_leaves_nothing() {
     let (seen, answer) = traced(&b, "create", &[ID], None, None);
     assert!(answer.ok(), "{answer:?}");
     b.delete().unwrap();
-    try_all("SIGKILL of the init", &sample(&seen.calls, 1..=1, 100), |call, _| {
+    try_all("SIGKILL of the init", &moments(&seen.calls, 1, 100), |call, _| {
         let (seen, answer) = traced(&b, "create", &[ID], None, Some((call, Fault::Kill)));
         if answer.ok() {
             // It was at its gate already.
@@ -341,4 +365,108 @@ fn a_create_whose_init_is_killed_leaves_nothing() {
         }
         after_failure(&b, &mounts, call, &seen, &answer)
     });
+}
+
+/// Where a namespace is joined beside a user namespace, one more process makes the init; killed at any moment it must not
+/// leave its runtime waiting for word of a child that nobody knows of.
+#[test]
+fn a_create_whose_joining_process_is_killed_leaves_nothing() {
+    private_mounts();
+    let b = Bundle::new();
+    let holder = Holder::new();
+    let mut config = b.docker();
+    let map = serde_json::json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|one| one["type"] != "uts");
+    let uts = format!("/proc/{}/ns/uts", holder.0.id());
+    namespaces.extend([serde_json::json!({ "type": "uts", "path": uts }), serde_json::json!({ "type": "user" })]);
+    config["linux"]["uidMappings"] = map.clone();
+    config["linux"]["gidMappings"] = map;
+    config["linux"].as_object_mut().unwrap().remove("sysctl");
+    // The name is that of a namespace which another user namespace owns.
+    config.as_object_mut().unwrap().remove("hostname");
+    b.write(&config);
+    let mounts = mountinfo();
+    let (seen, answer) = traced(&b, "create", &[ID], None, None);
+    assert!(answer.ok(), "{answer:?}");
+    b.delete().unwrap();
+    // The runtime, the joining process, the init.
+    for (role, who) in [(1, "the joining process"), (2, "its init"), (0, "its runtime")] {
+        let calls = moments(&seen.calls, role, 30);
+        let joins = calls.iter().any(|call| call.number == libc::SYS_setns);
+        assert!(role != 1 || joins, "process 1 joins nothing: {calls:?}");
+        try_all(&format!("SIGKILL of {who}"), &calls, |call, _| {
+            let (seen, answer) = traced(&b, "create", &[ID], None, Some((call, Fault::Kill)));
+            if role == 0 || answer.ok() {
+                let ended = || seen.pids.iter().all(|pid| !alive(*pid));
+                let made = || b.run("state", &[ID]).stdout.contains("\"created\"");
+                if !soon(|| ended() || made()) {
+                    return Err(format!("processes live on: {:?}", seen.pids));
+                }
+                b.delete()?;
+                return clean(&b, &mounts, &seen.pids).map(|()| answer.ok());
+            }
+            after_failure(&b, &mounts, call, &seen, &answer)
+        });
+    }
+}
+
+/// A process with a UTS namespace to join.
+struct Holder(std::process::Child);
+
+impl Holder {
+    #[expect(clippy::disallowed_methods, reason = "a program, and a thread that is not the tracer's")]
+    fn new() -> Holder {
+        // The tracer waits for all children of its thread: this one is to be another's.
+        let begin = || {
+            let mut holder = std::process::Command::new("unshare");
+            let words = ["--uts", "sh", "-c", "echo ready; exec sleep 1000"];
+            let mut holder = holder.args(words).stdout(std::process::Stdio::piped()).spawn().unwrap();
+            std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
+            Holder(holder)
+        };
+        std::thread::spawn(begin).join().unwrap()
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whoever of an exec is killed, and when: the container runs on as it was, and nobody of the exec does.
+#[test]
+fn a_killed_exec_leaves_the_container_alone() {
+    private_mounts();
+    let b = Bundle::new();
+    let mut config = b.docker();
+    config["process"]["args"] = serde_json::json!(["sleep", "1000"]);
+    b.write(&config);
+    assert!(b.run("create", &[ID]).ok());
+    assert!(b.run("start", &[ID]).ok());
+    let init = b.processes();
+    let mounts = mountinfo();
+    let exec = |fault| traced(&b, "exec", &[ID, "echo", "works"], None, fault);
+    let (seen, answer) = exec(None);
+    assert!(answer.ok() && answer.stdout == "works\n", "{answer:?}");
+    for (role, who) in [(0, "exec"), (1, "the joining process")] {
+        try_all(&format!("SIGKILL of {who}"), &moments(&seen.calls, role, 30), |call, _| {
+            let (seen, answer) = exec(Some((call, Fault::Kill)));
+            if role == 1 && !answer.ok() {
+                failed_clearly(call, &answer)?;
+            }
+            let left = || seen.pids.iter().filter(|pid| alive(**pid)).collect::<Vec<_>>();
+            if !soon(|| left().is_empty() && b.processes() == init) {
+                return Err(format!("processes {:?} are left, in the container {:?}", left(), b.processes()));
+            }
+            let state = b.run("state", &[ID]);
+            if !state.stdout.contains("\"running\"") || mountinfo() != mounts {
+                return Err(format!("the container is not as it was: {state:?}"));
+            }
+            Ok(answer.ok())
+        });
+    }
+    b.delete().unwrap();
 }

@@ -6,8 +6,10 @@
 mod bundle;
 
 use bundle::{Bundle, ID, alive, mountinfo, private_mounts, soon};
+use orlop_sys::file;
 use serde_json::json;
 use std::fs;
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -87,4 +89,35 @@ fn a_hook_of_the_host_that_hangs_is_told_of() {
     assert!(soon(|| !alive(hanging.hook)));
     hanging.bundle.delete().unwrap();
     assert!(soon(|| hanging.bundle.left(&mounts).is_empty()), "{:?}", hanging.bundle.left(&mounts));
+}
+
+/// Nobody waits for what the command that has the lock will do with a container which runs: a checkpoint may take long.
+#[test]
+fn a_container_that_runs_is_killed_at_once() {
+    private_mounts();
+    let mounts = mountinfo();
+    let b = Bundle::new();
+    let mut config = b.docker();
+    config["process"]["args"] = json!(["sleep", "1000"]);
+    b.write(&config);
+    // A busy machine takes its time, too; not every time.
+    let killed = |_: i32| {
+        assert!(b.run("create", &[ID]).ok() && b.run("start", &[ID]).ok());
+        let state: serde_json::Value = serde_json::from_str(&b.run("state", &[ID]).stdout).unwrap();
+        let init = state["pid"].as_i64().unwrap() as i32;
+        let held = fs::File::open(b.state_dir()).unwrap();
+        file::lock(held.as_fd(), true).unwrap();
+        let words = b.command("delete", &["--force", ID]);
+        let began = Instant::now();
+        let mut delete = Command::new(&words[0]).args(&words[1..]).stdin(Stdio::null()).spawn().unwrap();
+        assert!(soon(|| !alive(init)));
+        let took = began.elapsed();
+        assert!(delete.try_wait().unwrap().is_none(), "it must wait for the lock");
+        drop(held);
+        assert!(delete.wait().unwrap().success());
+        assert!(soon(|| b.left(&mounts).is_empty()), "{:?}", b.left(&mounts));
+        took
+    };
+    let took: Vec<Duration> = (0..5).map(killed).collect();
+    assert!(took.iter().any(|took| *took < Duration::from_secs(2)), "{took:?}");
 }

@@ -1,9 +1,10 @@
-//! What the binaries are built of: where it comes from, under which licence, and how much it is.
+//! What the binaries are built of: where it comes from, under which licence, how much it is, and how much of ours is unsafe.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "cargo")]
 
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 
 /// What may be linked with a program under Apache-2.0 and passed on without a condition but a notice.
@@ -65,4 +66,42 @@ fn the_readme_tells_how_many_crates_the_runtime_has() {
     let readme = include_str!("../../README.md");
     let told = format!("built of {} crates", versions.len());
     assert!(readme.contains(&told), "README.md does not say that the runtime is {told}");
+}
+
+/// How far the number of unsafe blocks may be below what SECURITY.md tells before that is no news of today.
+const STALE: usize = 40;
+
+/// Blocks, and what else of an unsafe kind is written down in a source without its comments.
+fn unsafe_parts(source: &str) -> (usize, usize) {
+    let code = source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let after = code.split("unsafe").skip(1).map(str::trim_start);
+    let count = |starts: &[&str]| after.clone().filter(|rest| starts.iter().any(|start| rest.starts_with(start))).count();
+    (count(&["{"]), count(&["fn ", "impl ", "impl<", "trait ", "extern ", "("]))
+}
+
+fn sources(directory: &Path, all: &mut Vec<String>) {
+    for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => sources(&entry.path(), all),
+            false => all.push(std::fs::read_to_string(entry.path()).unwrap()),
+        }
+    }
+}
+
+/// All of them are in runtime/sys, which lint looks at; here their number is held.
+#[test]
+fn unsafe_blocks_are_as_many_as_told() {
+    assert_eq!(unsafe_parts("unsafe { a }\n// unsafe { b }\nunsafe fn c() {}\n#[unsafe(no_mangle)] unsafe\n{ d }"), (2, 2));
+    let mut all = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("sys/src"), &mut all);
+    let parts = all.iter().map(|source| unsafe_parts(source));
+    let (blocks, others) = parts.fold((0, 0), |(blocks, others), (b, o)| (blocks + b, others + o));
+    let security = include_str!("../../SECURITY.md");
+    let number = |behind: &str| -> usize {
+        let text = security.split(behind).next().unwrap().split(' ').rev().find(|word| !word.is_empty()).unwrap();
+        text.parse().unwrap_or_else(|_| panic!("SECURITY.md has no number before {behind:?}"))
+    };
+    let (told, told_others) = (number(" unsafe blocks"), number(" unsafe functions, implementations and attributes"));
+    assert!(blocks <= told && blocks + STALE > told, "{blocks} unsafe blocks, and SECURITY.md tells of at most {told}");
+    assert!(others <= told_others, "{others} unsafe functions and so on, and SECURITY.md tells of at most {told_others}");
 }

@@ -42,16 +42,22 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
     destroy(&container)
 }
 
-/// Who has the lock may wait for a hook of the container, or for its init: so that is killed, if it does not come soon. A hook of
-/// the host is nobody's to end; the error names the command that waits for it.
+/// Who has the lock may wait for a hook of the container, or for its init, or be at a checkpoint of it: so that is killed, at once if it
+/// runs, and if it is being made when that does not come to its end soon. A hook of the host is nobody's to end; the error names the
+/// command that waits for it.
 fn locked_by_force(global: &Global, id: &str) -> Result<Lock> {
-    match Lock::within(&global.root, id, SOON) {
-        Err(e) if e.kind() == Kind::Busy => {}
-        other => return other,
-    }
-    if let Ok(container) = Container::load(&global.root, id) {
-        // That it does not end is the lock's to tell.
-        let _ = end(&container);
+    let runs = |container: &Container| matches!(container.status(), Ok(Status::Running | Status::Paused));
+    for patience in [Duration::ZERO, SOON] {
+        match Lock::within(&global.root, id, patience) {
+            Err(e) if e.kind() == Kind::Busy => {}
+            other => return other,
+        }
+        if let Ok(container) = Container::load(&global.root, id)
+            && (patience == SOON || runs(&container))
+        {
+            // That it does not end is the lock's to tell.
+            let _ = end(&container);
+        }
     }
     Lock::within(&global.root, id, Duration::from_millis(PATIENCE as u64))
 }

@@ -129,8 +129,9 @@ impl Tracer {
 
     fn follow(&mut self, main: Pid) {
         let mut ended = false;
-        while !self.live.is_empty() {
-            // Only what this thread traces: other tests wait for children of their own.
+        loop {
+            // Only what this thread traces: other tests wait for children of their own. Until there is nobody, and not until nobody is known:
+            // a process that one has made which was killed may not have been heard of.
             match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
                 Ok(status) => self.step(status, main, &mut ended),
                 Err(Errno::ECHILD) => break,
