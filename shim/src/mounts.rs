@@ -27,6 +27,14 @@ pub fn make(list: &[Mount], rootfs: &Path) -> Result<()> {
     made
 }
 
+/// Whether their options are understood, each by itself.
+///
+/// # Errors
+/// One that is not for us to do.
+pub fn check(list: &[Mount]) -> Result<()> {
+    list.iter().try_for_each(|one| Options::of(one).map(drop))
+}
+
 fn make_all(list: &[Mount], rootfs: &Path) -> Result<()> {
     if list.first().is_some_and(|one| !one.target().is_empty()) {
         // With a mount at the rootfs itself, those below go when it goes.

@@ -10,8 +10,9 @@ use crate::sandbox;
 use crate::task::Service;
 use containerd_shim_protos::sandbox_async::create_sandbox;
 use containerd_shim_protos::shim_async::create_task;
-use containerd_shim_protos::ttrpc::asynchronous::{Server, transport::Listener};
+use containerd_shim_protos::ttrpc::asynchronous::{self as ttrpc, Server, transport::Listener};
 use orlop_sys::signal::{self, Signals};
+use std::collections::HashMap;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -69,15 +70,9 @@ async fn run(
     let service = Service::new(shim.clone());
     let (connections, requests) = (Count::default(), Requests::default());
     let mut server = Server::new().add_listener(Listener::new(Incoming::new(listener, connections.clone())));
-    for version in VERSIONS {
-        let methods = create_task(Arc::new(service.clone())).into_values();
-        let methods = methods.map(|methods| to_the_end(methods, &requests));
-        server = server.register_service(methods.map(|methods| (version.to_string(), methods)).collect());
-    }
     let tasks = service.clone();
     let sandbox = sandbox::Service::new(shim, Arc::new(move || tasks.end_if_unused()));
-    let sandbox = create_sandbox(Arc::new(sandbox)).into_iter();
-    server = server.register_service(sandbox.map(|(name, methods)| (name, to_the_end(methods, &requests))).collect());
+    server = server.register_service(services(&service, sandbox, &requests));
     server.start().await.map_err(|e| format!("server: {e}"))?;
     until_over(&service, &connections, signals, &reaper).await?;
     // While the listener is there, a new daemon of the same group would find it in use; the last events take their time.
@@ -97,6 +92,16 @@ async fn run(
     // Its queue has no sender any more: it ends when all has been sent.
     let _ = tokio::time::timeout(LAST_EVENTS, sender).await;
     Ok(())
+}
+
+/// What is asked for by which name.
+pub fn services(service: &Service, sandbox: sandbox::Service, requests: &Requests) -> HashMap<String, ttrpc::Service> {
+    let tasks = VERSIONS.into_iter().flat_map(|version| {
+        let methods = create_task(Arc::new(service.clone())).into_values();
+        methods.map(move |methods| (version.to_string(), methods))
+    });
+    let all = tasks.chain(create_sandbox(Arc::new(sandbox)));
+    all.map(|(name, methods)| (name, to_the_end(methods, requests))).collect()
 }
 
 /// Returns when the daemon is to end: containerd says so or has left it behind, or there is a signal. Meanwhile orphans are reaped.
