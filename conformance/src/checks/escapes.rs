@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::races::{Shared, mounts_below};
 use super::safety::{link, unharmed, victim, without_dev};
 use crate::check::{Check, Outcome};
 use crate::runtime::Lab;
@@ -28,6 +29,7 @@ pub(super) fn checks() -> Vec<Check> {
         a_group_without_rights_stays_without "CVE-2022-2989",
         mount_points_of_dev_stay_inside "CVE-2026-41579",
         cgroup_mount_point_stays_inside "CVE-2021-30465",
+        a_link_in_a_shared_tmpfs_stays_inside "CVE-2021-30465",
         device_below_a_link_stays_inside "CVE-2026-47766",
         tmpcopyup_copies_nothing_of_the_host "CVE-2024-45310",
         hooks_of_the_container_run_inside "CVE-2025-23266",
@@ -310,6 +312,25 @@ fn cgroup_mount_point_stays_inside(lab: &mut Lab) -> Outcome {
     link(lab, "cg", &victim)?;
     lab.run()?;
     unharmed(lab)
+}
+
+/// The neighbour that shares a volume puts a link where mount points of another container are to be made: to the host by its
+/// absolute path, and by as many steps upwards as lead to the root of any place.
+fn a_link_in_a_shared_tmpfs_stays_inside(lab: &mut Lab) -> Outcome {
+    let victim = victim(lab)?;
+    let shared = Shared::new(lab)?;
+    lab.mount("/shared", "bind", &shared.0, &["bind"]);
+    mounts_below(lab, "/shared/a")?;
+    lab.run()?.ok("run without the link")?;
+    let upwards = format!("{}{}", "../".repeat(40), victim.display().to_string().trim_start_matches('/'));
+    for target in [victim.clone(), upwards.into()] {
+        let at = shared.0.join("a");
+        fs::remove_dir_all(&at).or_else(|_| fs::remove_file(&at))?;
+        symlink(&target, &at)?;
+        lab.run()?;
+        unharmed(lab)?;
+    }
+    Ok(())
 }
 
 fn device_below_a_link_stays_inside(lab: &mut Lab) -> Outcome {

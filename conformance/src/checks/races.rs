@@ -3,6 +3,7 @@
 //! `make soak`.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
 use super::safety::{link, run_with_a_terminal, terminal, unharmed, victim, without_dev};
-use crate::check::{Check, Outcome};
+use crate::check::{Check, Failure, Outcome};
 use crate::runtime::Lab;
 
 pub(super) fn checks() -> Vec<Check> {
@@ -22,6 +23,7 @@ pub(super) fn checks() -> Vec<Check> {
         proc_exchanged_with_a_link "CVE-2019-19921",
         procfs_exchanged_with_a_false_one "CVE-2025-52881",
         mount_points_exchanged_with_a_link "CVE-2021-30465",
+        mount_points_in_a_shared_tmpfs_exchanged_with_a_link "CVE-2021-30465",
         file_mount_point_exchanged_with_a_link "CVE-2024-45310",
         null_device_exchanged_with_a_link "CVE-2025-31133",
         console_exchanged_with_a_link "CVE-2025-52565",
@@ -74,6 +76,10 @@ impl Drop for Swapper {
 /// each has printed, whether it came to run or was refused.
 fn race(lab: &mut Lab, names: [&str; 2], see: impl Fn(&Lab, &str) -> Outcome) -> Outcome {
     let [one, other] = names.map(|name| lab.rootfs().join(name));
+    race_between(lab, one, other, see)
+}
+
+fn race_between(lab: &mut Lab, one: PathBuf, other: PathBuf, see: impl Fn(&Lab, &str) -> Outcome) -> Outcome {
     lab.write()?;
     let out = lab.verb("run", &[]).go()?.ok("run before the race")?;
     see(lab, &out.stdout)?;
@@ -163,6 +169,49 @@ fn mount_points_exchanged_with_a_link(lab: &mut Lab) -> Outcome {
     }
     lab.set("/linux/devices/-", json!({ "path": "/vol/a/node", "type": "c", "major": 1, "minor": 3 }));
     race(lab, ["vol/a", "vol/b"], |_, _| Ok(()))
+}
+
+/// A volume that two containers share is a place of mount points of one of them, and the other one is the neighbour.
+fn mount_points_in_a_shared_tmpfs_exchanged_with_a_link(lab: &mut Lab) -> Outcome {
+    let victim = victim(lab)?;
+    let shared = Shared::new(lab)?;
+    fs::create_dir(shared.0.join("a"))?;
+    symlink(&victim, shared.0.join("b"))?;
+    lab.mount("/shared", "bind", &shared.0, &["bind"]);
+    mounts_below(lab, "/shared/a")?;
+    let [one, other] = ["a", "b"].map(|name| shared.0.join(name));
+    race_between(lab, one, other, |_, _| Ok(()))
+}
+
+/// Four mounts below a path, a file, a device, and a program that writes to whatever is there.
+pub(super) fn mounts_below(lab: &mut Lab, path: &str) -> Outcome {
+    lab.set("/root/readonly", false);
+    for number in 0..4 {
+        lab.mount(&format!("{path}/{number}"), "tmpfs", "tmpfs", &["size=4k"]);
+    }
+    let source = lab.dir.join("source");
+    fs::write(&source, "")?;
+    lab.mount(&format!("{path}/file"), "bind", &source, &["bind"]);
+    lab.sh(&format!("for n in 0 1 2 3; do echo harmed >{path}/$n/ptmx; done 2>/dev/null; true"));
+    Ok(())
+}
+
+/// A tmpfs of the host that is a volume of containers.
+pub(super) struct Shared(pub(super) PathBuf);
+
+impl Shared {
+    pub(super) fn new(lab: &Lab) -> Result<Self, Failure> {
+        let shared = Self(lab.directory("shared")?);
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&shared.0).status()?;
+        ensure!(mounted.success(), "mount fails");
+        Ok(shared)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }
 
 fn file_mount_point_exchanged_with_a_link(lab: &mut Lab) -> Outcome {
