@@ -1,7 +1,7 @@
 # `make demo` on a fresh Debian 12 or 13 does everything; `make help` lists the rest.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-vm conformance escapes fuzz soak results compatibility lint check-arm bench bench-build bench-quick bench-shim bless install uninstall clean
+.PHONY: help setup build demo test test-vm conformance escapes fuzz soak sanitize deny results compatibility lint check-arm bench bench-build bench-quick bench-shim bless install uninstall clean
 
 PREFIX ?= /usr/local
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
@@ -73,6 +73,15 @@ soak: build ## load (1,000 containers, 5,000 cycles, 20,000 execs, raced command
 	cargo build -q --locked -p orlop-conformance
 	$(SUDO) $(TARGET_DIR)/debug/conformance soak --runtime $(or $(RUNTIME),$(ORLOP)) --percent $(or $(PERCENT),100)
 	$(SUDO) $(TARGET_DIR)/debug/conformance --runtime $(or $(RUNTIME),$(ORLOP)) --creates $$((20 * $(or $(PERCENT),100))) --threads 2 --filter races::
+
+sanitize: ## the tests of the crate of system calls, with its unsafe code, under AddressSanitizer
+	@host=$$(rustc -vV | sed -n 's/^host: //p') && \
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=$(TARGET_DIR)/sanitize cargo test -q --locked -p orlop-sys --target $$host
+
+# ADVISORIES=1 asks RustSec's database on GitHub, too.
+deny: ## what the workspace may be built of (deny.toml): licences, sources, duplicates (installs cargo-deny, for minutes)
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --all-features --locked check $(if $(ADVISORIES),advisories) bans licenses sources
 
 RUNC ?= runc
 CRUN ?= crun

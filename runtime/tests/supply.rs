@@ -75,7 +75,8 @@ const STALE: usize = 40;
 fn unsafe_parts(source: &str) -> (usize, usize) {
     let code = source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
     let after = code.split("unsafe").skip(1).map(str::trim_start);
-    let count = |starts: &[&str]| after.clone().filter(|rest| starts.iter().any(|start| rest.starts_with(start))).count();
+    let count =
+        |starts: &[&str]| after.clone().filter(|rest| starts.iter().any(|start| rest.starts_with(start))).count();
     (count(&["{"]), count(&["fn ", "impl ", "impl<", "trait ", "extern ", "("]))
 }
 
@@ -91,7 +92,10 @@ fn sources(directory: &Path, all: &mut Vec<String>) {
 /// All of them are in runtime/sys, which lint looks at; here their number is held.
 #[test]
 fn unsafe_blocks_are_as_many_as_told() {
-    assert_eq!(unsafe_parts("unsafe { a }\n// unsafe { b }\nunsafe fn c() {}\n#[unsafe(no_mangle)] unsafe\n{ d }"), (2, 2));
+    assert_eq!(
+        unsafe_parts("unsafe { a }\n// unsafe { b }\nunsafe fn c() {}\n#[unsafe(no_mangle)] unsafe\n{ d }"),
+        (2, 2)
+    );
     let mut all = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("sys/src"), &mut all);
     let parts = all.iter().map(|source| unsafe_parts(source));
@@ -103,5 +107,8 @@ fn unsafe_blocks_are_as_many_as_told() {
     };
     let (told, told_others) = (number(" unsafe blocks"), number(" unsafe functions, implementations and attributes"));
     assert!(blocks <= told && blocks + STALE > told, "{blocks} unsafe blocks, and SECURITY.md tells of at most {told}");
-    assert!(others <= told_others, "{others} unsafe functions and so on, and SECURITY.md tells of at most {told_others}");
+    assert!(
+        others <= told_others,
+        "{others} unsafe functions and so on, and SECURITY.md tells of at most {told_others}"
+    );
 }

@@ -192,6 +192,7 @@ pub(super) fn mounts_below(lab: &mut Lab, path: &str) -> Outcome {
     let source = lab.dir.join("source");
     fs::write(&source, "")?;
     lab.mount(&format!("{path}/file"), "bind", &source, &["bind"]);
+    lab.set("/linux/devices/-", json!({ "path": format!("{path}/node"), "type": "c", "major": 1, "minor": 3 }));
     lab.sh(&format!("for n in 0 1 2 3; do echo harmed >{path}/$n/ptmx; done 2>/dev/null; true"));
     Ok(())
 }
