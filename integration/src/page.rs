@@ -62,10 +62,14 @@ fn session(body: &[(&str, usize)]) -> Result<Vec<Command>, String> {
     Ok(commands)
 }
 
-/// Whether that is what the page shows: a line `...` is any number of lines, `…` any part of one; blanks at ends of lines do not count.
+/// Whether that is what the page shows: a line `...` is any number of lines, `…` any part of one. Blanks count as one: columns are as wide as
+/// what is in them.
 pub fn matches(shown: &[String], said: &str) -> bool {
-    let said: Vec<&str> = said.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    let shown: Vec<&str> = shown.iter().map(|line| line.trim_end()).filter(|line| !line.is_empty()).collect();
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said: Vec<String> = said.lines().map(words).filter(|line| !line.is_empty()).collect();
+    let shown: Vec<String> = shown.iter().map(|line| words(line)).filter(|line| !line.is_empty()).collect();
+    let said: Vec<&str> = said.iter().map(String::as_str).collect();
+    let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
     shown.is_empty() || lines_match(&shown, &said)
 }
 
@@ -116,6 +120,7 @@ mod tests {
             ("...\nb\n...", "a\nb\nc\n", true),
             ("...\nx\n...", "a\nb\nc\n", false),
             ("id …", "id 17\n", true),
+            ("ID     …    UP", "ID      45580   UP\n", true),
             ("… of …!", "one of two!", true),
             ("…", "a\nb\n", false),
             ("", "anything", true),
