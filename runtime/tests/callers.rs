@@ -119,6 +119,8 @@ fn the_callers_ids_are_not_the_containers() {
         "--regid 7 --clear-groups",
         "--rgid 7 --keep-groups",
         "--bounding-set -sys_time --clear-groups",
+        // Then /proc/self/status is longer than a page.
+        "--groups $(seq -s, 1000000 1001000)",
     ] {
         let out = under(&b, &format!("set -- setpriv {other} \"$@\""), "run", &[ID]);
         assert_eq!(String::from_utf8_lossy(&out.stdout), expected, "{other}: {out:?}");
