@@ -56,6 +56,7 @@ pub struct Init {
     pub pid: i32,
     /// Refers to it.
     pub pidfd: file::Left,
+    /// Once the container is made nobody waits at the other end; before, [`Init::drop`] ends it.
     socket: file::Left,
     hook_output: Option<OwnedFd>,
     armed: bool,
@@ -411,6 +412,8 @@ impl Drop for Init {
             // ESRCH: it has ended by itself.
             let _ = sys::pidfd_signal(self.pidfd.as_fd(), sys::SIGKILL);
             let _ = sys::wait(self.pidfd.as_fd(), true);
+            // A child of it that we were not told of waits for a word of ours: this is its end, even if the fd is left open.
+            let _ = socket::shut_down(self.socket.as_fd());
         }
     }
 }

@@ -82,6 +82,12 @@ pub fn send(socket: BorrowedFd, frame: &[u8], fd: Option<BorrowedFd>) -> Result<
     }
 }
 
+/// shutdown(2), both ways: the other side reads its end, though fds of this one may still be open.
+pub fn shut_down(socket: BorrowedFd) -> Result<()> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) }).map(drop)
+}
+
 /// recvmsg(2) of one frame into `buf`; its length (0: the other side is gone) and the fd that came with it.
 pub fn recv(socket: BorrowedFd, buf: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
     let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
