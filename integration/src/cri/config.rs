@@ -8,7 +8,8 @@ use std::path::Path;
 /// The first addresses of the pods' network.
 pub const SUBNET: &str = "10.211.";
 
-/// The format, the plugins to leave out, and the tables for pods: handlers `orlop` and `runc`, and a bridge that gives each pod an address.
+/// The format, the plugins to leave out, and the tables for pods: handlers `orlop`, `runc` and, since containerd 2, `orlop-sandbox`,
+/// whose pods begin without a pause container; and a bridge that gives each pod an address.
 /// Writes the network's configuration below `dir`.
 pub fn write(dir: &Path, version: (u32, u32), disabled: &[&str]) -> String {
     let networks = dir.join("net.d");
@@ -75,6 +76,9 @@ bin_dir = {plugins:?}
 conf_dir = {networks:?}
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.orlop]
 runtime_type = "io.containerd.orlop.v2"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.orlop-sandbox]
+runtime_type = "io.containerd.orlop.v2"
+sandboxer = "shim"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri"]

@@ -8,7 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-const SPEC: &str = r#"{"ociVersion": "1.0.2", "hostname": "orlop-pod", "linux": {"sysctl": {"kernel.shmmni": "77"},
+const SPEC: &str = r#"{"ociVersion": "1.0.2", "hostname": "orlop-pod",
+    "process": {"user": {"uid": 65535, "gid": 65534, "additionalGids": [7, 8]}}, "linux": {"sysctl": {"kernel.shmmni": "77"},
     "namespaces": [{"type": "ipc"}, {"type": "uts"}, {"type": "pid"}]}}"#;
 
 /// A sandbox, removed on drop.
@@ -27,11 +28,14 @@ impl<'a> Sandbox<'a> {
         Self { daemon, id }
     }
 
-    /// The shim and the process that holds the namespaces: a copy of it under another name.
+    /// The shim and the process that holds the namespaces, its only child: a copy of it that shows nothing of that.
     fn processes(&self) -> (u32, u32) {
         let all = self.daemon.shims().into_iter().filter(|(_, line)| line.contains(&self.id)).map(|(pid, _)| pid);
-        let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        let (held, shims): (Vec<u32>, Vec<u32>) = all.partition(|pid| name(pid) == "orlop-sandbox\n");
+        let shims: Vec<u32> = all.collect();
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", shims[0])).expect("a process");
+        let held: Vec<u32> = children.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect();
+        let name = |pid: &&u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let held: Vec<u32> = held.iter().filter(|pid| name(pid) == "orlop-sandbox\n").copied().collect();
         assert_eq!((shims.len(), held.len()), (1, 1));
         (shims[0], held[0])
     }
@@ -66,7 +70,14 @@ fn of_the_holder_nothing_leads_to_the_host(holder: u32) {
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(value(set), "0000000000000000", "{set}");
     }
-    assert_eq!(value("NoNewPrivs"), "1");
+    assert_eq!((value("NoNewPrivs"), value("Seccomp")), ("1".to_owned(), "2".to_owned()));
+    assert_eq!(value("Uid"), ["65535"; 4].join("\t"));
+    assert_eq!(value("Gid"), ["65534"; 4].join("\t"));
+    assert_eq!(value("Groups"), "7 8");
+    for (file, shown) in [("cmdline", "orlop-sandbox"), ("environ", "")] {
+        let text = fs::read(proc(file)).expect("a process");
+        assert_eq!(String::from_utf8_lossy(&text).trim_end_matches('\0'), shown, "{file}");
+    }
     for directory in ["root", "cwd", "fd"] {
         assert_eq!(fs::read_dir(proc(directory)).expect("a directory").count(), 0, "{directory}");
     }
@@ -100,7 +111,7 @@ fn nothing_of_the_host_is_set(daemon: &Containerd) {
 pub(super) fn containers_of_a_sandbox(daemon: &Containerd) {
     let sandbox = Sandbox::new(daemon);
     let flags = inside(&sandbox);
-    let script = "hostname; cat /proc/sys/kernel/shmmni; cat /proc/1/comm";
+    let script = r#"hostname; cat /proc/sys/kernel/shmmni; tr -d "\000" < /proc/1/cmdline"#;
     let said = id();
     let line = format!("run --rm --cgroup {CGROUPS}/{said} {flags} ROOTFS {said} /bin/sh -c '{script}'");
     assert_eq!(daemon.ctr(&line).exits(0).text(), "orlop-pod\n77\norlop-sandbox");

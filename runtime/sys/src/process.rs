@@ -166,11 +166,17 @@ pub fn own_cores() -> Result<()> {
     Errno::result(r).map(drop)
 }
 
-/// Does nothing until it is killed, or until its parent ends. What comes to it, as the first process of a pid namespace, is reaped by the kernel.
-pub fn hold() -> ! {
-    let _ = prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_ulong, 0);
+/// Before [`hold`]: this process ends when its parent does, until its credentials change, and what comes to it, as the first process of a pid
+/// namespace, is reaped by the kernel.
+pub fn prepare_to_hold() -> Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_ulong, 0)?;
     // SAFETY: SIG_IGN is a valid disposition.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    Ok(())
+}
+
+/// Does nothing until it is killed. Of system calls, pause(2) or ppoll(2) alone, as the libc has it.
+pub fn hold() -> ! {
     loop {
         // SAFETY: no pointers.
         unsafe { libc::pause() };
@@ -335,6 +341,30 @@ pub fn set_subreaper() -> Result<()> {
 /// PR_SET_NAME: at most 15 bytes count.
 pub fn set_name(name: &CStr) -> Result<()> {
     prctl(libc::PR_SET_NAME, name.as_ptr() as c_ulong, 0).map(drop)
+}
+
+/// From now on /proc/PID/cmdline shows this name alone, and /proc/PID/environ nothing: for a copy of a program that others may see. Whoever reads
+/// the arguments or the variables that the program was started with finds them empty afterwards.
+pub fn hide_arguments(name: &CStr) -> Result<()> {
+    // Fields 48 to 51 of proc_pid_stat(5): arg_start, arg_end, env_start, env_end. The second one, in parentheses, may have blanks.
+    let text = std::fs::read_to_string("/proc/self/stat").map_err(|_| Errno::EIO)?;
+    let (_, fields) = text.rsplit_once(") ").ok_or(Errno::EIO)?;
+    let mut fields = fields.split(' ').skip(48 - 3).map(|field| field.parse().unwrap_or(0_usize));
+    for text in [name.to_bytes(), b""] {
+        let (Some(start), Some(end)) = (fields.next(), fields.next()) else { return Err(Errno::EIO) };
+        let len = end.saturating_sub(start);
+        if start == 0 || len == 0 {
+            continue;
+        }
+        // SAFETY: the kernel tells the bounds of what it has put on the stack at execve(2), which stays mapped and writable. Pointers of the libc's
+        // into it still find strings there: all is NUL from the end of the text on, the last byte always.
+        unsafe {
+            let place = std::ptr::with_exposed_provenance_mut::<u8>(start);
+            place.write_bytes(0, len);
+            place.copy_from(text.as_ptr(), text.len().min(len - 1));
+        }
+    }
+    Ok(())
 }
 
 /// The sets of capset(2), one bit a capability.

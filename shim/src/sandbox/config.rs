@@ -2,7 +2,7 @@
 
 use containerd_shim_protos::api::Empty;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use containerd_shim_protos::protobuf::{Message, UnknownValueRef};
+use containerd_shim_protos::protobuf::{CodedInputStream, Message, UnknownValueRef};
 use orlop_sys::process::{CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -29,10 +29,24 @@ pub struct Config {
     pub joined: Vec<PathBuf>,
     /// Empty: as it is.
     pub hostname: String,
+    /// Whom its process runs as; `None`: as the daemon's user.
+    pub user: Option<User>,
     /// Names with dots, and values.
     pub sysctls: BTreeMap<String, String>,
     /// The cgroup that its containers are in; `None`: not told, or in systemd's words.
     pub cgroup: Option<PathBuf>,
+}
+
+/// Ids as the sandbox's user namespace has them.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct User {
+    /// All uids of the process.
+    pub uid: u32,
+    /// All gids of the process.
+    pub gid: u32,
+    /// Its supplementary groups.
+    pub additional_gids: Vec<u32>,
 }
 
 /// The parts of config.json that are a sandbox's.
@@ -40,7 +54,14 @@ pub struct Config {
 #[serde(default)]
 struct Spec {
     hostname: String,
+    process: Process,
     linux: Linux,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Process {
+    user: Option<User>,
 }
 
 #[derive(Default, Deserialize)]
@@ -78,7 +99,8 @@ impl Config {
 
     fn of_spec(spec: Spec) -> Result<Config, String> {
         let cgroup = cgroup(&spec.linux.cgroups_path);
-        let mut config = Config { hostname: spec.hostname, sysctls: spec.linux.sysctl, cgroup, ..Config::default() };
+        let (user, sysctls) = (spec.process.user, spec.linux.sysctl);
+        let mut config = Config { hostname: spec.hostname, user, sysctls, cgroup, ..Config::default() };
         for (i, namespace) in spec.linux.namespaces.into_iter().enumerate() {
             match KINDS.iter().find(|(name, _)| *name == namespace.kind) {
                 Some(_) if !namespace.path.is_empty() => config.joined.push(PathBuf::from(namespace.path)),
@@ -92,8 +114,8 @@ impl Config {
         Ok(config)
     }
 
-    /// hostname, linux.cgroup_parent, linux.security_context.namespace_options and linux.sysctls (fields 2, 8.1, 8.2.1 and 8.3 of
-    /// runtime.v1.PodSandboxConfig, in Kubernetes' cri-api).
+    /// hostname, linux.cgroup_parent, linux.security_context and linux.sysctls (fields 2, 8.1, 8.2 and 8.3 of runtime.v1.PodSandboxConfig, in
+    /// Kubernetes' cri-api); of the security context, namespaces and the user.
     fn add_pod(&mut self, raw: &[u8]) -> Result<(), String> {
         const HOSTNAME: u32 = 2;
         const LINUX: u32 = 8;
@@ -112,11 +134,34 @@ impl Config {
                 for options in fields(&context, NAMESPACE_OPTIONS)? {
                     self.share_with_host(&options)?;
                 }
+                self.run_as(&context)?;
             }
             for entry in fields(&linux, SYSCTLS)? {
                 let part = |number| fields(&entry, number)?.last().map_or(Ok(String::new()), |value| text(value));
                 self.sysctls.insert(part(1)?, part(2)?);
             }
+        }
+        Ok(())
+    }
+
+    /// run_as_user, run_as_group and supplemental_groups of LinuxSandboxSecurityContext. What is not there is root's, as no image says otherwise.
+    fn run_as(&mut self, context: &[u8]) -> Result<(), String> {
+        const RUN_AS_USER: u32 = 3;
+        const SUPPLEMENTAL_GROUPS: u32 = 5;
+        const RUN_AS_GROUP: u32 = 8;
+        let wrapped = |number, name| {
+            let value = fields(context, number)?.pop().map(|value| last_number(&value, 1));
+            value.map(|value| id(name, value?.unwrap_or(0))).transpose()
+        };
+        let (uid, gid) = (wrapped(RUN_AS_USER, "run_as_user")?, wrapped(RUN_AS_GROUP, "run_as_group")?);
+        if let (None, Some(gid)) = (uid, gid) {
+            return Err(format!("run_as_group {gid}: without run_as_user"));
+        }
+        let groups = numbers(context, SUPPLEMENTAL_GROUPS)?;
+        let groups =
+            groups.into_iter().map(|group| id("supplemental_groups", group)).collect::<Result<Vec<u32>, _>>()?;
+        if uid.is_some() || !groups.is_empty() {
+            self.user = Some(User { uid: uid.unwrap_or(0), gid: gid.unwrap_or(0), additional_gids: groups });
         }
         Ok(())
     }
@@ -155,15 +200,34 @@ fn fields(raw: &[u8], number: u32) -> Result<Vec<Vec<u8>>, String> {
         .collect())
 }
 
-/// The value of a field of an enumeration, the last of which counts.
+/// The value of a field of one number, the last of which counts.
 fn last_number(raw: &[u8], number: u32) -> Result<Option<u64>, String> {
+    Ok(numbers(raw, number)?.pop())
+}
+
+/// The values of a field of numbers, one by one or packed.
+fn numbers(raw: &[u8], number: u32) -> Result<Vec<u64>, String> {
     let message = Empty::parse_from_bytes(raw).map_err(|e| e.to_string())?;
-    let all = message.special_fields.unknown_fields().iter();
-    let found = all.filter_map(|(found, value)| match value {
-        UnknownValueRef::Varint(value) if found == number => Some(value),
-        _ => None,
-    });
-    Ok(found.last())
+    let mut all = Vec::new();
+    for (found, value) in message.special_fields.unknown_fields().iter() {
+        match value {
+            UnknownValueRef::Varint(value) if found == number => all.push(value),
+            UnknownValueRef::LengthDelimited(packed) if found == number => {
+                let mut packed = CodedInputStream::from_bytes(packed);
+                while !packed.eof().map_err(|e| e.to_string())? {
+                    all.push(packed.read_raw_varint64().map_err(|e| e.to_string())?);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(all)
+}
+
+/// A user's or group's id: the highest number means none to the kernel. Numbers below 0 come as those above all others.
+fn id(field: &str, value: u64) -> Result<u32, String> {
+    let id = u32::try_from(value).ok().filter(|id| *id != u32::MAX);
+    id.ok_or_else(|| format!("{field}: {} is not the id of anybody", value as i64))
 }
 
 #[cfg(test)]
@@ -197,12 +261,38 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_says_whom_it_runs_as() {
+        let of = |context: &[u8]| {
+            let mut any = Any::new();
+            any.type_url = "runtime.v1.PodSandboxConfig".to_string();
+            // linux { security_context }
+            let linux = [&[0x12, context.len() as u8], context].concat();
+            any.value = [&[0x42, linux.len() as u8], &linux[..]].concat();
+            Config::of(None, Some(&any), "").map(|config| config.user)
+        };
+        // run_as_user {value: 65535}, run_as_group {value: 1}, supplemental_groups [7, 300], packed or not
+        let packed = of(b"\x1a\x04\x08\xff\xff\x03\x42\x02\x08\x01\x2a\x03\x07\xac\x02");
+        assert_eq!(packed, Ok(Some(User { uid: 65535, gid: 1, additional_gids: vec![7, 300] })));
+        assert_eq!(of(b"\x1a\x04\x08\xff\xff\x03\x42\x02\x08\x01\x28\x07\x28\xac\x02"), packed);
+        assert_eq!(of(b"\x1a\x00"), Ok(Some(User::default())));
+        assert_eq!(of(b""), Ok(None));
+        assert!(of(b"\x42\x02\x08\x01").unwrap_err().contains("run_as_group 1"));
+        // -1, and what the kernel takes for it
+        let negative = of(b"\x1a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01").unwrap_err();
+        assert!(negative.contains("run_as_user: -1"), "{negative}");
+        assert!(of(b"\x1a\x06\x08\xff\xff\xff\xff\x0f").unwrap_err().contains("run_as_user: 4294967295"));
+    }
+
+    #[test]
     fn a_specification_says_which_namespaces() {
         let spec = br#"{"hostname": "h", "linux": {"sysctl": {"kernel.shmmax": "1"}, "namespaces":
             [{"type": "mount"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts", "path": "/u"}]}}"#;
         let config = Config::of(Some(spec), None, "").unwrap();
         assert_eq!((config.made, config.joined), (CLONE_NEWNET | CLONE_NEWIPC, vec![PathBuf::from("/u")]));
         assert_eq!(Config::of(Some(spec), None, "/n").unwrap().made, CLONE_NEWIPC);
+        let spec = br#"{"process": {"user": {"uid": 1, "additionalGids": [3]}}}"#;
+        let user = Config::of(Some(spec), None, "").unwrap().user;
+        assert_eq!(user, Some(User { uid: 1, gid: 0, additional_gids: vec![3] }));
         assert!(
             Config::of(Some(br#"{"linux": {"namespaces": [{"type": "user"}]}}"#), None, "")
                 .unwrap_err()

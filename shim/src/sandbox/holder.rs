@@ -2,9 +2,11 @@
 //! nothing else. It needs no image and no root file system, and ends with the daemon.
 //!
 //! Containers of the pod see it as pid 1, and one that may trace it can do whatever it can: so it keeps nothing of the host. Its root is an empty
-//! directory in a mount namespace of its own, and it has no capability, no file, and no way to get one.
+//! directory in a mount namespace of its own, it has no capability, no file, and no way to get one, and it shows nobody what the daemon was
+//! started with.
 
-use super::config::Config;
+use super::config::{Config, User};
+use orlop_sys::bpf::{Insn, seccomp_set_filter};
 use orlop_sys::process::{self, CLONE_NEWNS, CLONE_NEWUSER, CLONE_PARENT, Capabilities};
 use orlop_sys::{Errno, file, mount};
 use std::ffi::CString;
@@ -15,14 +17,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Its name in ps(1).
+/// Its name in ps(1), and all of its command line.
 const NAME: &std::ffi::CStr = c"orlop-sandbox";
+/// What it does from the moment on that containers may see it.
+const CALLS: &str = r#"{"defaultAction": "SCMP_ACT_KILL_PROCESS", "syscalls": [
+    {"names": ["close_range", "pause", "ppoll", "exit", "exit_group"], "action": "SCMP_ACT_ALLOW"}]}"#;
 
 /// Starts it, from a worker: a child of the worker's parent. Gives its pid.
 pub fn start(config: &Config) -> Result<i32, String> {
     let joined: Vec<(&Path, OwnedFd)> =
         config.joined.iter().map(|path| Ok((path.as_path(), open(path)?))).collect::<Result<_, String>>()?;
     let host = Names::now();
+    let calls = serde_json::from_str(CALLS).map_err(|e| e.to_string())?;
+    let filter = orlop::plan::seccomp::compile(&calls).map_err(|e| e.to_string())?.filter;
+    // Here, while /proc is the host's; the copy that is the sandbox has the same memory.
+    process::hide_arguments(NAME).map_err(failed("hide the arguments"))?;
     // The kernel allows a member of the user namespace alone to join what belongs to it.
     for (path, namespace) in &joined {
         let failed = |e: Errno| format!("user namespace of {}: {}", path.display(), e.desc());
@@ -37,8 +46,11 @@ pub fn start(config: &Config) -> Result<i32, String> {
     let (reader, writer) = file::pipe().map_err(|e| format!("pipe: {}", e.desc()))?;
     let flags = config.made as u64 | CLONE_PARENT as u64;
     let child = process::clone3(flags, None, || {
-        let said = become_holder(config, &host).err().unwrap_or_default();
-        if !said.is_empty() {
+        let done = become_holder(config, &host).and_then(|()| {
+            process::prepare_to_hold().map_err(failed("prepare to hold"))?;
+            confine(&filter)
+        });
+        if let Err(said) = done {
             let _ = file::write(writer.as_fd(), said.as_bytes());
             return 1;
         }
@@ -108,7 +120,7 @@ fn become_holder(config: &Config, host: &Names) -> Result<(), String> {
         std::fs::write(format!("/proc/sys/{path}"), value).map_err(|e| format!("sysctl {name}: {e}"))?;
     }
     leave_the_host()?;
-    drop_privileges()
+    drop_privileges(config.user.as_ref())
 }
 
 /// Into a mount namespace with one empty directory that nobody can write to.
@@ -128,9 +140,9 @@ fn leave_the_host() -> Result<(), String> {
     process::chdir(c"/").map_err(failed("chdir"))
 }
 
-/// Takes away for good all that root has. The bounding set needs a capability itself; the kernel may make a process dumpable again whose
-/// credentials change, so that this is last.
-fn drop_privileges() -> Result<(), String> {
+/// Takes away for good all that root has. The bounding set and the change of user need capabilities themselves; the kernel may make a process
+/// dumpable again whose credentials change, so that this is last.
+fn drop_privileges(user: Option<&User>) -> Result<(), String> {
     process::set_no_new_privs().map_err(failed("no_new_privs"))?;
     for capability in 0..u64::BITS as u8 {
         match process::drop_bounding(capability) {
@@ -140,6 +152,19 @@ fn drop_privileges() -> Result<(), String> {
             Err(e) => return Err(failed("drop the bounding set")(e)),
         }
     }
+    if let Some(User { uid, gid, additional_gids }) = user {
+        process::set_groups(additional_gids).map_err(|e| format!("groups {additional_gids:?}: {}", e.desc()))?;
+        process::set_gid(*gid).map_err(|e| format!("group {gid}: {}", e.desc()))?;
+        process::set_uid(*uid).map_err(|e| format!("user {uid}: {}", e.desc()))?;
+    }
     process::set_capabilities(&Capabilities::default()).map_err(failed("capset"))?;
     process::set_dumpable(false).map_err(failed("set_dumpable"))
+}
+
+/// Whoever takes it over can have it do nothing but wait. A kernel without seccomp does without.
+fn confine(filter: &[Insn]) -> Result<(), String> {
+    match seccomp_set_filter(filter, 0) {
+        Ok(_) | Err(Errno::ENOSYS) => Ok(()),
+        Err(e) => Err(failed("seccomp")(e)),
+    }
 }
