@@ -240,6 +240,7 @@ pub const EXPECTED: &[Expected] = &[
     row("runc", "rootless::unmapped_gid_option_is_refused", "other words than those of newer ones"),
     row("runc", "rootless::user_namespace_by_path", "asks for maps of a user namespace that it joins"),
     row("crun", "rootless::ptmx_among_the_devices", "makes no mount namespace then: EPERM"),
+    row("crun", "rootless::exec_before_start", "closes the waiting init to its user too: EPERM"),
     row("crun", "rootless::without_mappings_is_refused", "makes maps of its own"),
     row("crun", "rootless::without_user_namespace_is_refused", "adds a user namespace by itself"),
     row("crun", "rootless::limits_without_a_cgroup_are_refused", "leaves the limits out"),

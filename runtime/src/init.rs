@@ -208,7 +208,7 @@ impl<'a> Walk<'a> {
             Step::JoinInit(kinds) => sys::setns(init.target.ok_or(Errno::EBADF)?, *kinds)?,
             Step::AskMaps => init.ask(Tag::Maps, None)?,
             Step::BecomeRoot(groups) => self.become_root(*groups)?,
-            Step::NotDumpable => sys::set_dumpable(false)?,
+            Step::Dumpable(on) => sys::set_dumpable(*on)?,
             Step::Unshare(kind) => sys::unshare(*kind)?,
             Step::TimeOffsets(text) => {
                 sys::unshare(sys::CLONE_NEWTIME)?;

@@ -197,7 +197,7 @@ fn plans() -> Vec<Plan> {
 /// Steps of the runtime's own making: no field of config.json asks for them.
 const OWN: &[&str] = &[
     "JoinInit",
-    "NotDumpable",
+    "Dumpable",
     "NewSession",
     "Keyring",
     "Affinity",

@@ -40,12 +40,14 @@ pub(super) fn checks() -> Vec<Check> {
         ranges_come_from_newuidmap "runc: rootless",
         range_that_is_not_ours_is_refused "runc: rootless",
         delegated_cgroup_is_used "runc: rootless",
+        exec_before_start "runc: rootless",
     );
     checks.append(&mut own_checks!(
         "rootless",
         additional_gids_of_a_range "orlop: rootless",
         ps_without_a_cgroup "orlop: rootless",
-        exec_before_start_says_why "orlop: rootless",
+        init_at_its_gate_is_not_traced "orlop: rootless",
+        exec_with_more_rights_waits_for_the_start "orlop: rootless",
     ));
     checks
 }
@@ -386,15 +388,80 @@ fn ps_without_a_cgroup(lab: &mut Lab) -> Outcome {
     })
 }
 
-/// The waiting init is out of its user's reach; exec works when the program runs.
-fn exec_before_start_says_why(lab: &mut Lab) -> Outcome {
+/// The waiting init has no seccomp filter yet, so nothing that comes before it may trace it or take its files (CVE-2016-9962).
+fn exec_before_start(lab: &mut Lab) -> Outcome {
     user(lab)?;
-    lab.sh("sleep 60").create()?.ok("create")?;
-    lab.exec(&[], &["true"])?.exits(255, "exec in a created container").and_then(|out| {
-        ensure!(out.stderr.contains("start it first"), "stderr lacks the hint: {}", out.stderr.trim_end());
-        Ok(())
-    })?;
+    created(lab, &json!({ "defaultAction": "SCMP_ACT_ALLOW" }))?;
+    let script = "for n in ipc mnt net pid user uts; do [ $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) ] && echo $n; done";
+    let own = "for n in ipc mnt net pid user uts; do readlink /proc/self/ns/$n; done";
+    let of_exec = lab.exec(&[], &["sh", "-c", own])?.ok("exec")?.stdout;
+    let pid = lab.pid()?;
+    let mut of_init = String::new();
+    for name in ["ipc", "mnt", "net", "pid", "user", "uts"] {
+        of_init += &format!("{}\n", fs::read_link(format!("/proc/{pid}/ns/{name}"))?.display());
+    }
+    same!(of_exec, of_init, "namespaces of exec, and of the init that waits");
     same!(lab.status()?, "created", "status");
+    lab.start()?.ok("start")?;
+    let out = lab.exec(&[], &["sh", "-c", script])?.ok("exec in a running container")?;
+    same!(out.stdout, "ipc\nmnt\nnet\npid\nuser\nuts\n", "namespaces that are the same");
+    Ok(())
+}
+
+/// Creates a container that sleeps, under this filter.
+fn created(lab: &mut Lab, filter: &Value) -> Outcome {
+    lab.set("/linux/seccomp", filter.clone());
+    lab.sh("sleep 60").create()?.ok("create")?;
+    Ok(())
+}
+
+/// What a process of the container may do to the init that waits: with and without no_new_privs, as root and as another user.
+fn init_at_its_gate_is_not_traced(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    with_ranges(lab)?;
+    let filter = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+    for (no_new_privs, uid) in [(true, 0), (false, 0), (true, 5)] {
+        lab.set("/process/noNewPrivileges", no_new_privs).set("/process/user", json!({ "uid": uid, "gid": uid }));
+        created(lab, &filter)?;
+        let script = "for l in /proc/1/fd/* /proc/1/exe /proc/1/root /proc/1/cwd /proc/1/ns/*; do readlink $l; done
+                      for f in /proc/1/fd/*; do echo go 2>/dev/null >$f; done
+                      for f in mem environ auxv maps; do head -c 1 /proc/1/$f; done; ls /proc/self/ns >&2";
+        let out = lab.exec(&[], &["sh", "-c", script])?.ok("exec")?;
+        ensure!(out.stderr.contains("mnt"), "the attempts were not made: {}", out.stderr.trim_end());
+        same!(out.stdout, "", "what a process of the container gets from the init");
+        same!(lab.status()?, "created", "status");
+        lab.start()?.ok("start")?;
+        let caps = |of: &str| format!("grep -E '^(Cap|Seccomp:|NoNewPrivs)' /proc/{of}/status");
+        let both = lab.exec(&[], &["sh", "-c", &format!("{}; {}", caps("1"), caps("self"))])?.ok("exec")?.stdout;
+        let lines: Vec<&str> = both.lines().collect();
+        let (init, exec) = lines.split_at(lines.len() / 2);
+        ensure!(init.len() > 5, "no rights are shown: {both}");
+        same!(init, exec, "the rights of the program, and of exec's");
+        lab.verb("delete", &["--force"]).go()?.ok("delete")?;
+    }
+    Ok(())
+}
+
+/// With a right by which it could trace the init, an exec has to wait for the start; so has every exec where the container has that right.
+fn exec_with_more_rights_waits_for_the_start(lab: &mut Lab) -> Outcome {
+    user(lab)?;
+    let filter = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+    created(lab, &filter)?;
+    let refused = |lab: &mut Lab, args: &[&str]| -> Outcome {
+        let out = lab.exec(args, &["true"])?.exits(255, "exec in a created container")?;
+        ensure!(out.stderr.contains("start it first"), "stderr lacks the hint: {}", out.stderr.trim_end());
+        same!(lab.status()?, "created", "status");
+        Ok(())
+    };
+    refused(lab, &["--cap", "CAP_SYS_PTRACE"])?;
+    lab.start()?.ok("start")?;
+    lab.exec(&["--cap", "CAP_SYS_PTRACE"], &["true"])?.ok("exec")?;
+    lab.verb("delete", &["--force"]).go()?.ok("delete")?;
+    for set in ["bounding", "effective", "permitted"] {
+        lab.set(&format!("/process/capabilities/{set}"), json!(["CAP_SYS_PTRACE"]));
+    }
+    created(lab, &filter)?;
+    refused(lab, &[])?;
     lab.start()?.ok("start")?;
     lab.exec(&[], &["true"])?.ok("exec")?;
     Ok(())

@@ -10,7 +10,7 @@ use crate::seccomp_agent;
 use crate::spawn::{self, Answers, Init, Request};
 use crate::state::{Container, Status};
 use log::{debug, warn};
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec, User};
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxNamespaceType, Process, Spec, User};
 use orlop_sys::signal::Signals;
 use orlop_sys::{Errno, process as sys};
 use std::collections::HashSet;
@@ -60,6 +60,11 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
         no_new_keyring: false,
         ..super::input(&container.saved)?
     };
+    let opened = input.rootless.is_some() && super::namespace(&config.spec, LinuxNamespaceType::User) == Some(None);
+    if opened && status == Status::Created && plan::can_trace(&process) {
+        let why = "cannot exec with CAP_SYS_ADMIN or CAP_SYS_PTRACE in a container of a user that is only created";
+        return Err(refused(why).hint("it could trace the init, which has no seccomp filter yet: start it first"));
+    }
     let plan = plan::plan_exec(&config.spec, &process, &input, joined(&config.spec, container.saved.restored_time))?;
     plan.warnings.iter().for_each(|w| warn!("{w}"));
     if let Some(mask) =
@@ -80,10 +85,10 @@ pub fn exec(global: &Global, options: &ExecOptions) -> Result<Outcome> {
         lock: None,
     };
     let hinted = |e: Error| {
-        // Waiting, the init has no seccomp filter yet, and the caller's memory: it is not dumpable, and what it is in cannot be joined by
-        // its user either. Whoever could, in the container, would have both (CVE-2016-9962).
+        // Waiting, the init has no seccomp filter yet, and the caller's memory. Where a process of the container could have both by tracing it
+        // (CVE-2016-9962) it is not dumpable, and what it is in cannot be joined by its user either.
         if input.rootless.is_some() && status == Status::Created && e.errno() == Some(Errno::EPERM) {
-            return e.hint("the namespaces of a created container are closed to all but root: start it first");
+            return e.hint("the namespaces of this container are closed to all but root until it runs: start it first");
         }
         super::explain_exec(e, &plan, &container.saved.rootfs)
     };

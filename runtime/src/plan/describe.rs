@@ -141,7 +141,7 @@ impl Plan {
             Step::JoinInit(_) => call("setns to", "the namespaces of the container's init".into()),
             Step::AskMaps => call("ask for", "the id maps".into()),
             Step::BecomeRoot(_) => call("become", "root of the user namespace".into()),
-            Step::NotDumpable => call("prctl PR_SET_DUMPABLE", String::new()),
+            Step::Dumpable(_) => call("prctl PR_SET_DUMPABLE", String::new()),
             Step::Unshare(_) => call("unshare", "the cgroup namespace".into()),
             Step::TimeOffsets(_) => call("enter", "a time namespace with these offsets".into()),
             Step::NewSession => call("setsid", String::new()),

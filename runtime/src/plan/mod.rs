@@ -32,6 +32,7 @@ use std::path::Path;
 
 pub(crate) use devices::paths as device_paths;
 pub(crate) use mounts::{clean, destination};
+pub(crate) use process::can_trace;
 pub use userns::{Caller, IdMap, Range};
 
 /// What the plan has to know of the host and of the invocation, all of it gathered before.
@@ -247,8 +248,9 @@ pub enum Step {
     AskMaps,
     /// Becomes root of the user namespace; whether the caller's supplementary groups go.
     BecomeRoot(bool),
-    /// PR_SET_DUMPABLE off: nobody in the namespaces that are entered may trace this process or open its files (CVE-2016-9962).
-    NotDumpable,
+    /// PR_SET_DUMPABLE: off, nobody without rights over the host may trace this process, open its files or join its namespaces
+    /// (CVE-2016-9962).
+    Dumpable(bool),
     /// unshare(2).
     Unshare(i32),
     /// Enters a new time namespace with this text in its timens_offsets.
@@ -565,7 +567,7 @@ pub fn plan_exec(spec: &Spec, process: &Process, input: &Input, join: i32) -> Re
     p.identity(process, spec, &ns, input)?;
     p.program(process, &ns, input)?;
     let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
-    p.last_steps(process, seccomp, input, |_| Ok(()))?;
+    p.last_steps(process, seccomp, input, false, |_| Ok(()))?;
     Ok(p)
 }
 
@@ -616,7 +618,8 @@ impl Plan {
         self.program(process, ns, input)?;
         let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
         let start_hooks = spec.hooks().as_ref().and_then(|h| h.start_container().as_ref());
-        self.last_steps(process, seccomp, input, |p| p.hooks(spec, "startContainer", start_hooks, input, ns))
+        let open = input.rootless.is_some() && ns.new_user();
+        self.last_steps(process, seccomp, input, open, |p| p.hooks(spec, "startContainer", start_hooks, input, ns))
     }
 
     /// A new session, which a terminal makes by itself when it becomes the controlling one.

@@ -107,7 +107,7 @@ impl Plan {
         }
         if input.rootless.is_some() {
             // Its own files in /proc were a user's until here, who had to write the maps, and to them.
-            self.push("", Step::NotDumpable);
+            self.push("", Step::Dumpable(false));
         }
         // A cgroup namespace's root is where the process is when it is made: on v1 that is only now.
         if ns.new_one(Ns::Cgroup) && !(input.into_cgroup && input.v1_tasks == 0) {

@@ -271,17 +271,24 @@ impl Plan {
     /// From the last capability change to the exec. A filter without no_new_privs needs CAP_SYS_ADMIN, and a filter
     /// must let pass all that comes after it: so that right is kept through the gate, the filter comes after the gate, and only
     /// capset(2) and execve(2) come after the filter.
+    ///
+    /// `open`: the caller has no rights but over the container, and may join what waits at the gate only if that is dumpable. It keeps
+    /// CAP_SYS_ADMIN then, which makes it untouchable for processes of the container that have less: it has no filter yet
+    /// (CVE-2016-9962). What could trace it nevertheless keeps it closed, and so does a filter that was installed already, under
+    /// which nothing could be taken back.
     pub(super) fn last_steps(
         &mut self,
         process: &Process,
         profile: Option<&LinuxSeccomp>,
         input: &Input,
+        open: bool,
         start_hooks: impl FnOnce(&mut Plan) -> Result<()>,
     ) -> Result<()> {
         let program = profile.map(seccomp::compile).transpose()?;
         let no_new_privs = process.no_new_privileges().unwrap_or(false);
+        let open = open && !can_trace(process) && !program.as_ref().is_some_and(|p| p.notify);
         let keep = program.is_some() && !no_new_privs;
-        let wanted = if keep { self.keep_sys_admin() } else { None };
+        let mut wanted = if keep || open { self.keep_sys_admin() } else { None };
         if self.home.is_some() {
             self.push("process.env", Step::Home(process.user().uid()));
         }
@@ -298,8 +305,17 @@ impl Plan {
         if early && let Some(step) = filter.take() {
             self.push("linux.seccomp", step);
         }
+        if open {
+            self.push("", Step::Dumpable(true));
+        }
         self.push("", Step::Ready);
         self.push("", Step::Gate);
+        if open {
+            self.push("", Step::Dumpable(false));
+        }
+        if !keep && let Some(caps) = wanted.take() {
+            self.push("process.capabilities", Step::Capabilities(caps));
+        }
         start_hooks(self)?;
         // Hooks in the container run under its filter, which need not allow what it takes to run them.
         if let Some(Step::Seccomp(program, flags, _)) = &filter {
@@ -395,6 +411,13 @@ fn environment(process: &Process) -> Result<Vec<String>> {
         }
     }
     Ok(out)
+}
+
+/// Whether it may get a right by which it traces a process of its user namespace that has CAP_SYS_ADMIN.
+pub(crate) fn can_trace(process: &Process) -> bool {
+    let Some(sets) = process.capabilities() else { return false };
+    let sets = [sets.bounding(), sets.effective(), sets.permitted(), sets.inheritable(), sets.ambient()];
+    sets.into_iter().flatten().flatten().any(|c| matches!(c, Capability::SysAdmin | Capability::SysPtrace))
 }
 
 /// `net.ipv4.ip_forward` to `net/ipv4/ip_forward`; in a name with slashes they separate, and dots are dots (sysctl(8)).
