@@ -15,7 +15,7 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what all the rest needs, where it is missing (apt, rustup; asks sudo for root)
-	@integration/setup.sh build lint demo test
+	@integration/setup.sh
 
 SHIM := containerd-shim-orlop-v2
 

@@ -160,22 +160,34 @@ install_target() { # TRIPLE
     has_std "$1" || ! command -v rustup >/dev/null || rustup target add "$1"
 }
 
+linter_works() { case $1 in clippy) cargo clippy --version ;; rustfmt) cargo fmt --version ;; esac >/dev/null 2>&1; }
+
+# Fails, having said why, where `make lint` cannot work.
 install_linters() {
     local tool
+    local -A packages=([clippy]=rust-web-clippy [rustfmt]=rustfmt-web)
     for tool in clippy rustfmt; do
-        case $tool in clippy) cargo clippy --version ;; rustfmt) cargo fmt --version ;; esac >/dev/null 2>&1 && continue
-        command -v rustup >/dev/null || die "\`make lint\` needs $tool, which this Rust has not: install Rust from https://rustup.rs and try again."
-        rustup component add "$tool"
+        linter_works "$tool" && continue
+        if command -v rustup >/dev/null; then
+            rustup component add "$tool"
+        elif [ "$(command -v cargo)" = /usr/bin/cargo ] && dpkg-query -W cargo-web >/dev/null 2>&1; then
+            install_packages "${packages[$tool]}"
+        fi
+        linter_works "$tool" || { lint_needs "$tool, which this Rust has not"; return 1; }
     done
     install_target aarch64-unknown-linux-musl
-    has_std aarch64-unknown-linux-musl || die "\`make lint\` needs the target aarch64-unknown-linux-musl: install Rust from https://rustup.rs and try again."
+    has_std aarch64-unknown-linux-musl || { lint_needs "the target aarch64-unknown-linux-musl"; return 1; }
 }
+
+lint_needs() { say "\`make lint\` needs $1: install Rust from https://rustup.rs for it; all the rest does without."; }
 
 # musl; with a Rust that has no standard library for musl (Debian's own), glibc linked statically.
 static_target() { if has_std "$musl"; then echo "$musl"; else echo "$arch-unknown-linux-gnu"; fi; }
 
 main() {
-    [ $# -gt 0 ] || set -- build lint demo test
+    # What cannot be linted can still be built and tested: only who asks for lint by name is refused.
+    local asked=yes
+    [ $# -gt 0 ] || { asked=no; set -- build lint demo test; }
     if [ "$1" = target ]; then static_target; return; fi
     local group
     for group in "$@"; do
@@ -187,7 +199,7 @@ main() {
         install_toolchain
         install_target "$musl"
     fi
-    if [[ " $* " == *" lint "* ]]; then install_linters; fi
+    if [[ " $* " == *" lint "* ]]; then install_linters || [ $asked = no ]; fi
 }
 
 main "$@"
