@@ -7,6 +7,7 @@ pub mod archive;
 pub mod cgroup;
 pub mod containerd;
 pub mod cri;
+pub mod criu;
 pub mod docker;
 pub mod dockerd;
 pub mod images;

@@ -64,7 +64,7 @@ const NEEDS: &[(&str, Need)] = &[
 impl Need {
     fn is_met(&self) -> bool {
         static VERSION: LazyLock<(u32, u32)> = LazyLock::new(|| containerd::version(&containerd::path()));
-        static CRIU: LazyLock<bool> = LazyLock::new(checkpoint::works);
+        static CRIU: LazyLock<bool> = LazyLock::new(orlop_integration::criu::works);
         match self {
             Need::Since(major, minor) => *VERSION >= (*major, *minor),
             Need::BlockDevices => *VERSION >= (1, 7) && Path::new(containerd::MKFS).exists(),

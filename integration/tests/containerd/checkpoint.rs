@@ -5,40 +5,7 @@ use super::rootfs::image;
 use super::{CGROUPS, Running, id};
 use orlop_integration::containerd::Containerd;
 use orlop_integration::wait;
-use std::fs;
-use std::process::{Command, Stdio};
 use std::time::Duration;
-
-/// Whether `criu check` is content, and a plain process can be dumped and restored: it often is older than the kernel.
-pub(super) fn works() -> bool {
-    let run = |program: &str, args: &[&str]| {
-        let mut command = Command::new(program);
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command
-    };
-    let criu = |args: &[&str]| run("criu", args).status().is_ok_and(|status| status.success());
-    if !criu(&["check"]) {
-        return false;
-    }
-    let images = tempfile::tempdir().expect("a temporary directory");
-    let dir = images.path().to_str().expect("UTF-8");
-    let script =
-        "for fd in /proc/$$/fd/*; do n=${fd##*/}; if [ $n -gt 2 ]; then exec {n}>&-; fi; done; exec sleep 1000";
-    let mut process = run("setsid", &["bash", "-c", script]).spawn().expect("setsid");
-    let pid = process.id().to_string();
-    wait::until("the process sleeps", Duration::from_secs(30), || {
-        (fs::read_to_string(format!("/proc/{pid}/comm")).ok()? == "sleep\n").then_some(())
-    });
-    let dumped = criu(&["dump", "-t", &pid, "-D", dir]);
-    let _ = process.kill();
-    let _ = process.wait();
-    let pidfile = images.path().join("pid");
-    let restored = dumped && criu(&["restore", "-d", "-D", dir, "--pidfile", pidfile.to_str().expect("UTF-8")]);
-    if let Ok(pid) = fs::read_to_string(pidfile) {
-        let _ = run("kill", &["-KILL", pid.trim()]).status();
-    }
-    restored
-}
 
 /// Counts in memory, where it also has a word that no other one has, and shows both in a file of a tmpfs and on its standard output.
 const COUNTER: &str = "/bin/sh -c 'read -r word </proc/sys/kernel/random/uuid; i=0; \

@@ -1,10 +1,15 @@
 //! What a test gets: names that no other test has, and what goes by them removed at its end.
 
+use orlop_integration::criu;
 use orlop_integration::podman::{Podman, cgroup_manager, is_root};
 use orlop_integration::pty::Pty;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+/// What makes units of `.container` files.
+const QUADLET: &str = "/usr/lib/systemd/system-generators/podman-system-generator";
 
 /// What a test needs of who runs it, and where; without, it is reported as ignored.
 #[derive(Clone, Copy)]
@@ -16,6 +21,10 @@ pub(crate) enum Needs {
     Cgroups,
     /// Root, and systemd as this host's manager.
     Systemd,
+    /// These, and a Podman that makes units of `.container` files: 4.4 and later.
+    Quadlet,
+    /// Root, and a CRIU that works on this kernel.
+    Criu,
 }
 
 impl Needs {
@@ -26,6 +35,11 @@ impl Needs {
             Self::User => !is_root(),
             Self::Cgroups => is_root() || cgroup_manager() == "systemd",
             Self::Systemd => is_root() && Path::new("/run/systemd/system").is_dir(),
+            Self::Quadlet => Self::Systemd.are_met() && Path::new(QUADLET).exists(),
+            Self::Criu => {
+                static WORKS: LazyLock<bool> = LazyLock::new(criu::works);
+                is_root() && *WORKS
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Podman and Buildah, as root or as a user, on the runtime under test.
 
 mod build;
+mod checkpoint;
 mod fixture;
 mod isolation;
 mod lifecycle;
@@ -36,6 +37,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("run", run::TESTS),
     ("isolation", isolation::TESTS),
     ("lifecycle", lifecycle::TESTS),
+    ("checkpoint", checkpoint::TESTS),
     ("pod", pod::TESTS),
     ("build", build::TESTS),
     ("unit", unit::TESTS),

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 crate::tests![
     Nothing: conmon_notifies;
-    Systemd: notify_unit, generated_unit, quadlet;
+    Systemd: notify_unit, generated_unit;
+    Quadlet: quadlet;
 ];
 
 /// What `podman run` says when conmon tells that the container is up: that it is ready, and who its main process is.
