@@ -1,7 +1,7 @@
 //! A private containerd with the shim under test.
 
 use crate::docker::{Output, finish, words};
-use crate::private::{Anchor, ended, kill_all_that_name, naming, remove_cgroups, signal};
+use crate::private::{Anchor, directory, ended, kill_all_that_name, naming, remove_cgroups, signal};
 use crate::{cri, programs, wait};
 use rustix::process::Signal;
 use std::fs::{self, File};
@@ -103,7 +103,7 @@ impl Containerd {
     }
 
     fn of(shims: &[(&str, &Path)], kind: Kind) -> Self {
-        let dir = tempfile::Builder::new().prefix("orlop-ctrd-").tempdir().expect("a temporary directory");
+        let dir = directory("orlop-ctrd-");
         let bin = dir.path().join("bin");
         fs::create_dir(&bin).expect("a directory of ours");
         for (name, shim) in shims {

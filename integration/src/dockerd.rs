@@ -2,7 +2,7 @@
 
 use crate::docker::Docker;
 use crate::images::Loaded;
-use crate::private::{Anchor, ended, kill_all_that_name, naming, remove_cgroups, signal};
+use crate::private::{Anchor, directory, ended, kill_all_that_name, naming, remove_cgroups, signal};
 use crate::{images, programs, runtime, wait};
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -67,10 +67,7 @@ impl Dockerd {
     /// The daemon gets SIGTERM when the calling thread ends, so that it never outlives a killed test run.
     pub fn start(runtime: &Path, options: Options) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let dir = tempfile::Builder::new()
-            .prefix(&format!("{PREFIX}{}-", std::process::id()))
-            .tempdir()
-            .expect("a temporary directory");
+        let dir = directory(&format!("{PREFIX}{}-", std::process::id()));
         // The root of a remapped container has to reach its root filesystem.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod of a directory of ours");
         let anchor = Anchor::new(dir.path());
@@ -266,6 +263,19 @@ impl Dockerd {
         })
     }
 
+    /// Has containerd delete the tasks that dockerd has forgotten: from version 23 on it gives a task 30 seconds for its end, in which the log may not
+    /// have taken what was written, and removes the container then, whatever containerd says; nobody else asks again, with any runtime.
+    pub fn delete_the_forgotten(&self) {
+        let log = fs::read_to_string(self.log_path()).unwrap_or_default();
+        for id in log.lines().filter_map(forgotten) {
+            let mut command = self.inside("ctr");
+            command.arg("--address").arg(self.exec_root().join("containerd/containerd.sock"));
+            command.args(["--namespace", "moby", "tasks", "delete", "--force", id]);
+            // It fails while there still is something to write.
+            let _ = command.output();
+        }
+    }
+
     /// Mount points in the daemon's mount namespace.
     pub fn mounts(&self) -> Vec<String> {
         let file = format!("/proc/{}/mountinfo", self.anchor());
@@ -299,6 +309,11 @@ pub fn sweep() {
     }
 }
 
+/// The container of a line in which dockerd says that it will not ask containerd again.
+fn forgotten(line: &str) -> Option<&str> {
+    line.split_once(" cleanup: failed to delete container from containerd")?.0.split_once("msg=\"").map(|(_, id)| id)
+}
+
 fn by_systemd() -> bool {
     std::env::var(CGROUP_DRIVER).is_ok_and(|driver| driver == "systemd")
 }
@@ -319,5 +334,17 @@ impl Drop for Dockerd {
         kill_all_that_name(self.dir());
         remove_cgroups(&self.cgroup_parent);
         self.anchor.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::forgotten;
+
+    #[test]
+    fn who_is_forgotten() {
+        let line = "time=\"2026-11-21T16:12:43Z\" level=error msg=\"2e47 cleanup: failed to delete container from containerd: cannot delete running task 2e47: failed precondition\"";
+        assert_eq!(forgotten(line), Some("2e47"));
+        assert_eq!(forgotten("level=warning msg=\"failed to delete container from containerd\" container=2e47"), None);
     }
 }

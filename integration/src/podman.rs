@@ -1,8 +1,9 @@
 //! Podman with storage, networks and settings of its own.
 
 use crate::docker::{Output, finish, words};
-use crate::private::{Anchor, kill_all_that_name};
+use crate::private::{Anchor, directory, kill_all_that_name, remove_cgroups};
 use crate::{images, programs, wait};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -48,7 +49,7 @@ pub struct Podman {
 impl Podman {
     /// Writes the settings; there is no daemon to start.
     pub fn new(runtime: &Path) -> Self {
-        let dir = tempfile::Builder::new().prefix("orlop-podman-").tempdir().expect("a temporary directory");
+        let dir = directory("orlop-podman-");
         // A user has no mount namespace to hide the machine's Podman in; directories and locks of its own must do.
         let anchor = is_root().then(|| Anchor::over(dir.path(), PRIVATE, HIERARCHIES_ALONE));
         let podman = Self { dir, anchor, loaded: Mutex::default() };
@@ -65,7 +66,7 @@ impl Podman {
             "[containers]\nnetns = \"none\"\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\nlog_driver = \"k8s-file\"\n[network]\nnetwork_config_dir = {:?}\n[engine]\n\
              runtime = {name:?}\ncgroup_manager = {:?}\nevents_logger = \"file\"\ntmp_dir = {:?}\n\
              volume_path = {:?}\nruntime_supports_json = [{name:?}]\nruntime_supports_nocgroup = [{name:?}]\n\
-             [engine.runtimes]\n{name} = [{:?}]\n",
+             [engine.runtimes]\n{name:?} = [{:?}]\n",
             path("networks"),
             cgroup_manager(),
             path("tmp"),
@@ -74,13 +75,29 @@ impl Podman {
         );
         fs::write(self.file("containers.conf"), engine).expect("a file of ours");
         let storage = format!(
-            "[storage]\ndriver = \"overlay\"\ngraphroot = {:?}\nrunroot = {:?}\nrootless_storage_path = {:?}\n",
+            "[storage]\ndriver = {:?}\ngraphroot = {:?}\nrunroot = {:?}\nrootless_storage_path = {:?}\n",
+            if self.overlay_mounts() { "overlay" } else { "vfs" },
             path("storage"),
             path("run"),
             path("storage")
         );
         fs::write(self.file("storage.conf"), storage).expect("a file of ours");
         fs::create_dir(self.file("files")).expect("a directory of ours");
+    }
+
+    /// Whether layers can be overlays: not where TMPDIR is on an overlay itself. Then each is a copy (vfs), which is slow, but the same to a runtime.
+    fn overlay_mounts(&self) -> bool {
+        let scratch = tempfile::tempdir_in(self.dir.path()).expect("a directory of ours");
+        for name in ["lower", "upper", "work", "merged"] {
+            fs::create_dir(scratch.path().join(name)).expect("a directory of ours");
+        }
+        let mut command = programs::command("unshare");
+        command
+            .args(if is_root() { &["--mount"][..] } else { &["--mount", "--map-root-user"] })
+            .args(["/bin/sh", "-c"]);
+        command.arg("mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay merged");
+        command.current_dir(scratch.path()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
     }
 
     /// A path below the directory that has all of its files.
@@ -203,6 +220,7 @@ impl Drop for Podman {
     fn drop(&mut self) {
         self.plain("pod rm --all --force --time 0", None);
         self.plain("rm --all --force --time 0", None);
+        let made = self.plain("events --stream=false --format {{.ID}}", None).text();
         if self.anchor.is_none() {
             // The storage of a user has files of other ids, and a process holds the namespace of these.
             self.plain(&format!("unshare rm -rf {}", self.file("storage").display()), None);
@@ -211,6 +229,12 @@ impl Drop for Podman {
         kill_all_that_name(self.dir.path());
         if let Some(anchor) = &mut self.anchor {
             anchor.end();
+            // Podman leaves the cgroup of a pod in v1's hierarchy of systemd, and of a container that the runtime did not delete everywhere.
+            let ids: BTreeSet<&str> = made.lines().filter(|id| !id.is_empty()).collect();
+            for id in ids {
+                remove_cgroups(&format!("/libpod_parent/{id}"));
+                remove_cgroups(&format!("/libpod_parent/libpod-{id}"));
+            }
         }
     }
 }

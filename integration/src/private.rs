@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// Directories outside of an engine's own roots that dockerd, containerd and CNI plugins write to: each is a tmpfs of its own.
 const PRIVATE: &[&str] = &["/etc/docker", "/run/containerd", "/run/docker", "/var/lib/cni"];
@@ -86,6 +87,29 @@ pub fn enter() {
     command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", &script]);
     let error = command.args(std::env::args_os()).env(INSIDE, "1").exec();
     panic!("{command:?}: {error}");
+}
+
+/// The longest path of a unix socket, unix(7).
+const LONGEST_SOCKET: usize = 107;
+
+/// What the longest path of a socket has below an engine's directory: `files/lifecycle-the-service-is-killed/api.sock`, a test's.
+const BELOW: usize = 46;
+
+/// A directory for all that an engine has, its sockets among it; its name begins with `prefix`.
+///
+/// # Panics
+/// When `TMPDIR` is so long that the sockets would have no path.
+pub fn directory(prefix: &str) -> TempDir {
+    let dir = tempfile::Builder::new().prefix(prefix).tempdir().expect("a temporary directory");
+    let length = dir.path().as_os_str().len();
+    let excess = (length + 1 + BELOW).saturating_sub(LONGEST_SOCKET);
+    assert!(
+        excess == 0,
+        "TMPDIR={} is {excess} bytes too long: unix sockets, which have {LONGEST_SOCKET} at most, will be below {}",
+        std::env::temp_dir().display(),
+        dir.path().display()
+    );
+    dir
 }
 
 /// Kills every process whose command line has the name of `dir` in it.

@@ -2,7 +2,7 @@
 //!
 //! It works with any shim of containerd's runtime v2, so the Go shim can be measured by the same calls.
 
-use crate::private::{remove_cgroups, signal};
+use crate::private::{directory, remove_cgroups, signal};
 use containerd_shim_protos::api::{
     CreateTaskRequest, CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, ForwardRequest,
     KillRequest, PidsRequest, PidsResponse, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse,
@@ -94,7 +94,7 @@ pub struct Host {
 impl Host {
     /// A host on which `shim` is started. `runtime`: the program that it drives, if not its own.
     pub fn new(shim: &Path, runtime: Option<&Path>) -> Host {
-        let dir = tempfile::Builder::new().prefix("orlop-shim-").tempdir().expect("a temporary directory");
+        let dir = directory("orlop-shim-");
         crate::containerd::rootfs(&dir.path().join("rootfs"));
         let host = Host {
             ears: Arc::default(),
