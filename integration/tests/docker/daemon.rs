@@ -115,14 +115,17 @@ pub(crate) fn nothing_is_left(f: &Fixture) {
 /// Docker removes some of it after its answer, so it gets a moment.
 pub(crate) fn nothing_left(daemon: &Dockerd) {
     let mut left = Vec::new();
-    for _ in 0..600 {
+    for round in 0..600 {
         left = leaks::find(daemon);
         // The cgroup above the steps of BuildKit's builds stays, as the daemon's own one does.
         left.retain(|one| !(one.starts_with("cgroup: ") && one.ends_with("/buildkit")));
         if left.is_empty() {
             return;
         }
+        if round % 50 == 49 {
+            daemon.delete_the_forgotten();
+        }
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-    panic!("left behind:\n{}", left.join("\n"));
+    panic!("left behind:\n{}\nthe daemon's log:\n{}", left.join("\n"), daemon.log());
 }
