@@ -76,7 +76,7 @@ const OPTIONS: Options = Options::PTRACE_O_TRACESYSGOOD
     .union(Options::PTRACE_O_TRACEEXEC);
 
 /// A command that hangs is killed after this time, and that is a failure.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the command to its end under the fault, its streams on the files. `also`: one more process to be traced, an init
 /// that was made before; it has role 1.
