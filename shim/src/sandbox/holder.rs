@@ -20,7 +20,7 @@ use std::path::Path;
 /// Its name in ps(1), and all of its command line.
 const NAME: &std::ffi::CStr = c"orlop-sandbox";
 /// What it does from the moment on that containers may see it.
-const CALLS: &str = r#"{"defaultAction": "SCMP_ACT_KILL_PROCESS", "syscalls": [
+const CALLS: &[u8] = br#"{"defaultAction": "SCMP_ACT_KILL_PROCESS", "syscalls": [
     {"names": ["close_range", "pause", "ppoll", "exit", "exit_group"], "action": "SCMP_ACT_ALLOW"}]}"#;
 
 /// Starts it, from a worker: a child of the worker's parent. Gives its pid.
@@ -28,7 +28,7 @@ pub fn start(config: &Config) -> Result<i32, String> {
     let joined: Vec<(&Path, OwnedFd)> =
         config.joined.iter().map(|path| Ok((path.as_path(), open(path)?))).collect::<Result<_, String>>()?;
     let host = Names::now();
-    let calls = serde_json::from_str(CALLS).map_err(|e| e.to_string())?;
+    let calls = serde_json::from_slice(CALLS).map_err(|e| e.to_string())?;
     let filter = orlop::plan::seccomp::compile(&calls).map_err(|e| e.to_string())?.filter;
     // Here, while /proc is the host's; the copy that is the sandbox has the same memory.
     process::hide_arguments(NAME).map_err(failed("hide the arguments"))?;
