@@ -47,6 +47,11 @@ impl Pty {
 
     /// Waits until the text appears behind what was expected before, and gives all up to its end.
     pub fn expect(&mut self, text: &str) -> String {
+        self.expect_while(text, |_| ())
+    }
+
+    /// The same, and does something for it each time that it is not there yet: a hundred times a second.
+    fn expect_while(&mut self, text: &str, mut again: impl FnMut(&Self)) -> String {
         let end = Instant::now() + LIMIT;
         loop {
             let rest = self.rest();
@@ -55,6 +60,7 @@ impl Pty {
                 return rest[..at + text.len()].to_owned();
             }
             assert!(Instant::now() < end, "not within {LIMIT:?}: {text:?} from {}; it wrote {rest:?}", self.line);
+            again(self);
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -73,6 +79,19 @@ impl Pty {
     /// Changes the terminal's size; the kernel tells its foreground process with SIGWINCH.
     pub fn resize(&self, rows: u16, columns: u16) {
         set_size(&self.master, rows, columns);
+    }
+
+    /// Waits for a text that a program writes which sees this size. A client may listen for changes only some time after it has set the first
+    /// size, and miss one; the kernel tells of a change alone, and of no size that is the old one.
+    pub fn resize_until(&mut self, rows: u16, columns: u16, text: &str) -> String {
+        let mut told = None;
+        self.expect_while(text, |pty| {
+            if told.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(2)) {
+                pty.resize(rows, columns + 1);
+                pty.resize(rows, columns);
+                told = Some(Instant::now());
+            }
+        })
     }
 
     /// Waits for the program's end and gives its exit status.

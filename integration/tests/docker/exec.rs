@@ -64,9 +64,8 @@ fn exec_on_a_terminal_resizes(f: &Fixture) {
     };
     pty.send(&size("24 80"));
     pty.expect("it is 2");
-    pty.resize(50, 132);
     pty.send(&size("50 132"));
-    pty.expect("it is 2");
+    pty.resize_until(50, 132, "it is 2");
     pty.send("exit 3\n");
     assert_eq!(pty.wait(), 3);
 }

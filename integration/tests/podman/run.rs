@@ -58,9 +58,8 @@ fn terminal(f: &Fixture) {
     pty.expect("/ # ");
     pty.send("tty && stty size && echo pid $$\n");
     pty.expect("/dev/pts/0\r\n24 80\r\npid 1\r\n");
-    pty.resize(40, 120);
     pty.send("until test \"$(stty size)\" = '40 120'; do sleep 0.1; done; echo resi''zed\n");
-    pty.expect("resized");
+    pty.resize_until(40, 120, "resized");
     pty.send("exit 23\n");
     assert_eq!(pty.wait(), 23);
 }
