@@ -146,21 +146,20 @@ fn without(config: &Value, namespaces: &[&str]) -> Value {
     config
 }
 
-/// Plans that together have every kind of step.
-fn plans() -> Vec<Plan> {
-    let paths = Paths::new();
-    let input = |no_pivot: bool| Input {
+/// What is planned for when nothing special is asked.
+fn input(paths: &Paths) -> Input<'_> {
+    Input {
         id: "id",
         rootfs: Path::new("/r"),
         bundle: Path::new("/b"),
         grantable: u64::MAX,
-        cgroup_paths: &paths,
+        cgroup_paths: paths,
         hierarchies: &[],
         v1_tasks: 1,
         into_cgroup: false,
         preserve_fds: 0,
         listen_fds: 0,
-        no_pivot: no_pivot.then(Vec::new),
+        no_pivot: None,
         no_new_keyring: false,
         notify_dir: None,
         rootless: None,
@@ -168,7 +167,13 @@ fn plans() -> Vec<Plan> {
         asks: true,
         comes_back: true,
         own: None,
-    };
+    }
+}
+
+/// Plans that together have every kind of step.
+fn plans() -> Vec<Plan> {
+    let paths = Paths::new();
+    let input = |no_pivot: bool| Input { no_pivot: no_pivot.then(Vec::new), ..input(&paths) };
     let spec = |config: &Value| serde_json::from_value::<Spec>(config.clone()).unwrap();
     let all = rich();
     let mut on_the_host = without(&all, &["user"]);
@@ -360,26 +365,7 @@ fn what_the_child_is_by_its_birth_is_not_set_again() {
     let bounding = 0x1ff_feff_ffff;
     let root = Status { ignored: 0, euid: 0, all_root: true, no_groups: true, permitted: bounding, bounding };
     let planned = |config: &Value, own: Option<Status>| {
-        let input = Input {
-            id: "id",
-            rootfs: Path::new("/r"),
-            bundle: Path::new("/b"),
-            grantable: u64::MAX,
-            cgroup_paths: &paths,
-            hierarchies: &[],
-            v1_tasks: 1,
-            into_cgroup: false,
-            preserve_fds: 0,
-            listen_fds: 0,
-            no_pivot: None,
-            no_new_keyring: false,
-            notify_dir: None,
-            rootless: None,
-            host_trees: true,
-            asks: false,
-            comes_back: true,
-            own,
-        };
+        let input = Input { asks: false, own, ..input(&paths) };
         let spec = serde_json::from_value::<Spec>(config.clone()).unwrap();
         let process = spec.process().clone().unwrap();
         [plan(&spec, &input).unwrap(), plan_exec(&spec, &process, &input, 1).unwrap()].map(|plan| {

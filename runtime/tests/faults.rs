@@ -7,10 +7,10 @@
 mod bundle;
 mod tracer;
 
-use bundle::{Bundle, ID, alive, mountinfo, private_mounts, soon, unclear};
+use bundle::{Bundle, ID, mountinfo, private_mounts, soon, unclear};
 use nix::libc;
 use std::fs;
-use tracer::trials::{after_failure, clean, failed_clearly, sample, traced, try_all};
+use tracer::trials::{after_failure, as_it_was, clean, failed_clearly, sample, traced, try_all};
 use tracer::{Call, Fault};
 
 /// Whether the created container works. A fault of the init behind its gate, after `create` has ended, is told by `start`.
@@ -110,15 +110,7 @@ fn a_failed_exec_leaves_the_container_alone() {
             true => {}
             false => failed_clearly(call, &answer)?,
         }
-        let left = || seen.pids.iter().filter(|pid| alive(**pid)).collect::<Vec<_>>();
-        if !soon(|| left().is_empty() && b.processes() == init) {
-            return Err(format!("processes {:?} are left, in the container {:?}", left(), b.processes()));
-        }
-        let state = b.run("state", &[ID]);
-        if !state.stdout.contains("\"running\"") || mountinfo() != mounts {
-            return Err(format!("the container is not as it was: {state:?}"));
-        }
-        Ok(answer.ok())
+        as_it_was(&b, &mounts, &seen, &init).map(|()| answer.ok())
     });
     b.delete().unwrap();
 }

@@ -9,7 +9,7 @@ mod tracer;
 
 use bundle::{Bundle, ID, alive, mountinfo, private_mounts, soon};
 use nix::libc;
-use tracer::trials::{after_failure, clean, failed_clearly, moments, traced, try_all};
+use tracer::trials::{after_failure, as_it_was, clean, failed_clearly, moments, traced, try_all};
 use tracer::{Call, Fault};
 
 /// The first container makes mount points in the root file system, which the others find: they do not make the same calls.
@@ -165,15 +165,7 @@ fn a_killed_exec_leaves_the_container_alone() {
             if role == 1 && answer.code != Some(128 + 9) {
                 failed_clearly(call, &answer)?;
             }
-            let left = || seen.pids.iter().filter(|pid| alive(**pid)).collect::<Vec<_>>();
-            if !soon(|| left().is_empty() && b.processes() == init) {
-                return Err(format!("processes {:?} are left, in the container {:?}", left(), b.processes()));
-            }
-            let state = b.run("state", &[ID]);
-            if !state.stdout.contains("\"running\"") || mountinfo() != mounts {
-                return Err(format!("the container is not as it was: {state:?}"));
-            }
-            Ok(answer.ok())
+            as_it_was(&b, &mounts, &seen, &init).map(|()| answer.ok())
         });
     }
     b.delete().unwrap();

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "every test file uses another part of it")]
 
 use super::{Call, Fault, Seen, trace};
-use crate::bundle::{Answer, Bundle, alive, soon, unclear};
+use crate::bundle::{Answer, Bundle, ID, alive, mountinfo, soon, unclear};
 use nix::libc;
 use orlop_sys::Errno;
 use std::cell::Cell;
@@ -134,6 +134,19 @@ pub(crate) fn clean(b: &Bundle, mounts: &str, pids: &[i32]) -> Result<(), String
     }
     let left = b.left(mounts);
     if left.is_empty() { Ok(()) } else { Err(format!("left behind: {left:?}")) }
+}
+
+/// After an exec, whatever became of it: nothing of it is left, and the container runs as before, with these processes.
+pub(crate) fn as_it_was(b: &Bundle, mounts: &str, seen: &Seen, init: &[i32]) -> Result<(), String> {
+    let left = || seen.pids.iter().filter(|pid| alive(**pid)).collect::<Vec<_>>();
+    if !soon(|| left().is_empty() && b.processes() == init) {
+        return Err(format!("processes {:?} are left, in the container {:?}", left(), b.processes()));
+    }
+    let state = b.run("state", &[ID]);
+    if !state.stdout.contains("\"running\"") || mountinfo() != mounts {
+        return Err(format!("the container is not as it was: {state:?}"));
+    }
+    Ok(())
 }
 
 /// Nothing is left, and `delete --force` finds nothing to do. Where there was no memory to clean up with, it does that.
