@@ -8,8 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// What may be linked with a program under Apache-2.0 and passed on without a condition but a notice.
-const LICENCES: &[&str] =
-    &["Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-3-Clause", "MIT", "Unicode-3.0", "Unlicense", "Zlib"];
+const LICENCES: &[&str] = &["Apache-2.0", "Apache-2.0 WITH LLVM-exception", "MIT", "Unicode-3.0", "Unlicense", "Zlib"];
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 /// Crates of which the runtime's build has two versions: derive macros, no part of the binary.
 const TWICE: &[&str] = &["syn"];
