@@ -251,7 +251,7 @@ impl Container {
             Err(e) if e.message.contains("container not running") || e.message.contains("no such process") => {
                 Err(Failure::new(Code::NOT_FOUND, "process already finished"))
             }
-            other => other.map(drop),
+            other => other.map(drop).map_err(|e| e.during("OCI runtime kill failed")),
         }
     }
 
@@ -346,7 +346,8 @@ impl Container {
     async fn delete_container(&self) -> Result<()> {
         let run = |_: &Tools| {
             let deleted = match self.runtime() {
-                None => ops::delete::delete(&self.global(), &self.id, false).map_err(Failure::from),
+                // It has ended. What a worker that was killed has left of its state can only be deleted by force.
+                None => ops::delete::delete(&self.global(), &self.id, true).map_err(Failure::from),
                 Some(runtime) => runtime.run(&words(&["delete", &self.id]), true).map(drop),
             };
             let root = self.bundle.join("rootfs");

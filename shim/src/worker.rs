@@ -117,8 +117,17 @@ where
     let gone = Ready::new(child.pidfd).map_err(|e| Failure::internal("epoll", e))?;
     let _ = gone.readable().await;
     let ended = process::wait(gone.fd(), true);
-    let (answer, console) = done?.ok_or_else(|| Failure::new(LOST, format!("the worker was lost: {ended:?}")))?;
+    let (answer, console) = done?.ok_or_else(|| Failure::new(LOST, lost(ended)))?;
     Ok(Done { answer, console, _working: working })
+}
+
+fn lost(ended: orlop_sys::Result<Option<process::Exit>>) -> String {
+    let how = match ended {
+        Ok(Some(process::Exit::Signal(signal))) => format!("was killed by signal {signal}"),
+        Ok(Some(process::Exit::Status(status))) => format!("exited with status {status}"),
+        Ok(None) | Err(_) => "is gone".to_owned(),
+    };
+    format!("the process that worked on it {how} without an answer")
 }
 
 impl Done {

@@ -5,8 +5,12 @@ mod clients;
 mod ends;
 mod killed;
 mod limits;
+#[cfg(target_arch = "x86_64")]
+mod messages;
 mod options;
 mod streams;
+#[cfg(target_arch = "x86_64")]
+mod tracer;
 
 use clients::Idle;
 use containerd_shim_protos::api::Mount;
@@ -40,7 +44,8 @@ macro_rules! tests {
     ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name)),*] };
 }
 
-const TESTS: &[&[Test]] = &[ends::TESTS, killed::TESTS, clients::TESTS, streams::TESTS, options::TESTS, limits::TESTS];
+const TESTS: &[&[Test]] =
+    &[ends::TESTS, killed::TESTS, messages::TESTS, clients::TESTS, streams::TESTS, options::TESTS, limits::TESTS];
 
 fn main() -> ExitCode {
     private::enter();
