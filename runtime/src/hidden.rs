@@ -33,7 +33,7 @@ struct Kernel {
 /// root of sysfs has none.
 const PROC_LINKS: [&CStr; 6] = [c"self", c"thread-self", c"net", c"mounts", c"device-tree", c"rtas"];
 /// The inode of the root of every procfs, and of every sysfs.
-pub const PROC_ROOT: u64 = 1;
+pub const KERNEL_ROOT: u64 = 1;
 
 /// Where something is to be attached.
 enum Spot<'a> {
@@ -77,7 +77,7 @@ impl Hidden {
             Cover::First(first) => spot.attach(first),
             Cover::Copy(copy) => spot.attach(copy.as_fd()),
         }?;
-        if found.is_some_and(|found| found.ino == PROC_ROOT) {
+        if found.is_some_and(|found| found.ino == KERNEL_ROOT) {
             self.covered();
             // It is masked itself: what is looked for in it from now on is not there.
             for (place, kernel) in [(c"/proc", &mut self.proc), (c"/sys", &mut self.sys)] {
@@ -93,7 +93,7 @@ impl Hidden {
         let (tree, is_root) = match &spot {
             Spot::At(place) => {
                 let ino = file::fstat(place.as_fd())?.ino;
-                (Some(sys::clone_tree(Some(place.as_fd()), c"", true, false)?), ino == PROC_ROOT)
+                (Some(sys::clone_tree(Some(place.as_fd()), c"", true, false)?), ino == KERNEL_ROOT)
             }
             Spot::In(dir, name) => (if_there(sys::clone_tree(Some(*dir), name, true, true))?, false),
         };
@@ -179,12 +179,12 @@ impl Kernel {
     }
 }
 
-/// The root of the file system of this type at this place, if it is one.
+/// The root of the file system of this type at this place, if it is one. A part of sysfs or procfs that the container is given too may have been
+/// exchanged with it, and has not what is to be hidden.
 fn kernel_root(root: BorrowedFd, place: &CStr, magic: i64) -> Result<Option<OwnedFd>, Fault> {
     let flags = file::O_PATH | file::O_DIRECTORY;
     let Ok(dir) = file::openat2(root, place, flags, 0, file::IN_ROOT_NO_SYMLINKS) else { return Ok(None) };
-    let is_root = file::fs_type(dir.as_fd())? == magic
-        && (magic != file::PROC_SUPER_MAGIC || file::fstat(dir.as_fd())?.ino == PROC_ROOT);
+    let is_root = file::fs_type(dir.as_fd())? == magic && file::fstat(dir.as_fd())?.ino == KERNEL_ROOT;
     Ok(is_root.then_some(dir))
 }
 

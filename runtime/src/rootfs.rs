@@ -6,7 +6,7 @@
 
 use crate::copy_up;
 use crate::held::Held;
-use crate::hidden::{Hidden, PROC_ROOT};
+use crate::hidden::{Hidden, KERNEL_ROOT};
 use crate::init::{Fault, InPart, Init, Mounted};
 use crate::plan::{BindStep, DeviceStep, MountStep, Step, Target, Tree};
 use crate::sync::{Part, Tag};
@@ -449,7 +449,7 @@ fn kind_of(fs: &CStr) -> i64 {
 /// That of a tree which is the whole of one; 0 for all others.
 fn whole_kind(tree: BorrowedFd, ino: u64) -> Result<i64, Errno> {
     let kind = file::fs_type(tree)?;
-    let whole = kind == file::SYSFS_MAGIC || (kind == file::PROC_SUPER_MAGIC && ino == PROC_ROOT);
+    let whole = [file::SYSFS_MAGIC, file::PROC_SUPER_MAGIC].contains(&kind) && ino == KERNEL_ROOT;
     Ok(if whole { kind } else { 0 })
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ pub(super) fn checks() -> Vec<Check> {
         long_fields_arrive_whole_or_are_refused "CVE-2021-43784",
         a_false_null_device_is_no_mask "CVE-2025-31133",
         a_link_to_proc_is_no_way_to_cover_it "CVE-2025-52881",
+        a_part_of_sysfs_does_not_stand_in_for_it "CVE-2019-19921",
         a_sysctl_value_sets_nothing_else "CVE-2022-0811",
         release_agent_is_not_writable "CVE-2022-0492",
         users_are_decimal_numbers "CVE-2026-30892",
@@ -127,6 +129,30 @@ fn a_link_to_proc_is_no_way_to_cover_it(lab: &mut Lab) -> Outcome {
         ensure!(fs::read(fake.join("exec"))?.is_empty(), "the runtime has written to a file that stands in for procfs");
         let _ = fs::remove_dir_all(lab.rootfs().join("there"));
     }
+    Ok(())
+}
+
+/// A neighbour moves /sys away, with what is mounted there, and has a part of sysfs, which the container is given too, take its place: its
+/// masks must not be looked for there. A hook does so after the mounts, as a swapper of names might.
+fn a_part_of_sysfs_does_not_stand_in_for_it(lab: &mut Lab) -> Outcome {
+    let whole = fs::read_dir("/sys/kernel")?.count();
+    ensure!(whole > 0 && !Path::new("/sys/class/kernel").exists(), "this host's sysfs is of no use for this check");
+    lab.mount("/part", "bind", Path::new("/sys/class"), &["bind"]);
+    lab.set("/linux/maskedPaths", json!(["/sys/kernel"])).set("/linux/readonlyPaths", json!([]));
+    lab.sh("ls -d /part/net && ls /sys/kernel").run()?.ok("run, nothing moved")?;
+    let (rootfs, moved) = (lab.rootfs(), lab.dir.join("moved"));
+    let moves =
+        format!("cd {} && mv sys away && mv part sys && mv away part && touch {}", rootfs.display(), moved.display());
+    let hook = lab.script("hook", &format!("#!/bin/sh\n{moves}\n"))?;
+    lab.set("/hooks/prestart", json!([{ "path": hook.to_string_lossy() }]));
+    let out = lab.sh("ls -d /sys/net; ls /part/kernel").run()?;
+    ensure!(moved.exists(), "the hook has moved nothing: {}", out.stderr);
+    // A runtime may refuse.
+    ensure!(
+        out.code != 0 || out.stdout == "/sys/net\n",
+        "a part of sysfs has taken its masks, and it shows: {}",
+        out.stdout
+    );
     Ok(())
 }
 
