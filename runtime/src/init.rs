@@ -11,7 +11,7 @@ use orlop_sys::poll::{READ, poll};
 use orlop_sys::process as sys;
 use orlop_sys::{Errno, file, terminal};
 use orlop_sys::{bpf, network, signal};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -44,6 +44,8 @@ pub struct Init<'a> {
     pub hook_output: Option<BorrowedFd<'a>>,
     /// What each step has mounted, where [`Plan::all_or_nothing`] holds; else there is no room for it.
     pub mounted: &'a [Cell<Option<Mounted>>],
+    /// Takes `HOME=` with the directory that the container's /etc/passwd names; see [`Init::home`].
+    pub home: &'a RefCell<Vec<u8>>,
 }
 
 /// A mount that was made, held by an fd, so that it can be found again whatever the container does to the path.
@@ -90,7 +92,6 @@ struct Walk<'a> {
     /// What the last hook behind the gate of `start` has said.
     late_output: Option<OwnedFd>,
     program: usize,
-    home: [u8; HOME_MAX],
 }
 
 /// How much of what a hook said goes into the fifo: less than it holds, because nobody reads until the init has ended.
@@ -100,6 +101,12 @@ pub const SAID_MOST: usize = 1 << 15;
 const HOME_MAX: usize = file::PATH_MAX + 6;
 
 impl Init<'_> {
+    /// Room for the environment's `HOME`, where the plan has one to be found: made before the clone, because the child allocates nothing,
+    /// and untouched, because each page that the child writes is charged to the container.
+    pub fn home(plan: &Plan) -> RefCell<Vec<u8>> {
+        RefCell::new(plan.home.map_or_else(Vec::new, |_| Vec::with_capacity(HOME_MAX)))
+    }
+
     /// Does everything; comes back only on failure, which the parent has then been told. The result is an exit status.
     pub fn run(&self) -> u8 {
         let mut walk = Walk::new(self);
@@ -182,7 +189,6 @@ impl<'a> Walk<'a> {
             closed: false,
             late_output: None,
             program: 0,
-            home: [0; HOME_MAX],
         }
     }
 
@@ -251,7 +257,7 @@ impl<'a> Walk<'a> {
                     sys::raise_ambient(capability)?;
                 }
             }
-            Step::Home(uid) => home_of(*uid, &mut self.home)?,
+            Step::Home(uid) => home_of(*uid, &mut init.home.borrow_mut())?,
             Step::FindProgram => self.program = find_program(init.plan)?,
             Step::NoNewPrivs => sys::set_no_new_privs()?,
             Step::CloseFrom(first) => self.close_from(*first)?,
@@ -425,7 +431,7 @@ impl<'a> Walk<'a> {
         let plan = self.init.plan;
         let Some(path) = plan.programs.get(self.program) else { return Errno::ENOENT.into() };
         sys::reset_signals();
-        let errno = match (plan.home, CStr::from_bytes_until_nul(&self.home)) {
+        let errno = match (plan.home, CStr::from_bytes_with_nul(&self.init.home.borrow())) {
             (Some(index), Ok(home)) => sys::exec_with(path, &plan.args, &plan.env, index, home),
             _ => sys::exec(path, &plan.args, &plan.env),
         };
@@ -541,13 +547,14 @@ fn find_program(plan: &Plan) -> Result<usize, Fault> {
     }
 }
 
-/// The home directory of `uid` by the container's /etc/passwd, or `/`, as `HOME=...` in `buf`. The file is the image's: it
-/// is read in pieces, up to a bound (CVE-2026-47262), and only when it is a regular one.
-fn home_of(uid: u32, buf: &mut [u8; HOME_MAX]) -> Result<(), Errno> {
+/// The home directory of `uid` by the container's /etc/passwd, as `HOME=...` in `buf`; nothing for a user without one. The file is the
+/// image's: it is read in pieces, up to a bound (CVE-2026-47262), and only when it is a regular one. By itself, for the sake of the
+/// stack.
+#[inline(never)]
+fn home_of(uid: u32, buf: &mut Vec<u8>) -> Result<(), Errno> {
     const MOST: usize = 1 << 20;
     /// A line may be as long; the container is charged for it.
     const CHUNK: usize = file::PATH_MAX;
-    put_home(buf, b"/");
     let flags = file::O_RDONLY | file::O_NONBLOCK | file::O_NOCTTY;
     let Ok(passwd) = file::open(c"/etc/passwd", flags, 0) else { return Ok(()) };
     if !file::fstat(passwd.as_fd())?.is_file() {
@@ -594,23 +601,24 @@ fn number(digits: &[u8]) -> Option<u32> {
     })
 }
 
-fn put_home(buf: &mut [u8; HOME_MAX], home: &[u8]) {
-    let name = b"HOME=";
-    buf.fill(0);
-    let bytes = name.iter().chain(home);
-    // The last byte stays the NUL.
-    for (place, byte) in buf.iter_mut().take(HOME_MAX - 1).zip(bytes) {
-        *place = *byte;
+/// As a C string; within the room that there is.
+fn put_home(buf: &mut Vec<u8>, home: &[u8]) {
+    buf.clear();
+    for part in [&b"HOME="[..], home, b"\0"] {
+        if buf.capacity() - buf.len() >= part.len() {
+            buf.extend_from_slice(part);
+        }
     }
 }
 
 /// See `fuzzing`.
 #[cfg(fuzzing)]
 pub fn fuzz_passwd(data: &[u8]) {
-    let mut buf = [0; HOME_MAX];
+    let mut buf = Vec::with_capacity(HOME_MAX);
+    let room = buf.capacity();
     for home in data.split(|b| *b == b'\n').filter_map(|line| home_in(line, 0)) {
         put_home(&mut buf, home);
-        assert_eq!(buf.last(), Some(&0));
+        assert_eq!((buf.first(), buf.capacity()), (Some(&b'H'), room));
     }
 }
 

@@ -95,6 +95,7 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
     let made = {
         let room = if plan.all_or_nothing { plan.steps.len() } else { 0 };
         let mounted: Vec<_> = (0..room).map(|_| Cell::new(None)).collect();
+        let home = Child::home(plan);
         let child = Child {
             plan,
             opens: &opens,
@@ -105,6 +106,7 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
             gate: request.gate.map_or(Gate::Parent, |fifo| Gate::Fifo(fifo.as_fd())),
             hook_output: output.as_ref().map(AsFd::as_fd),
             mounted: &mounted,
+            home: &home,
         };
         let dir = request.entry.dir.as_ref().map(AsFd::as_fd);
         clone_child(plan, &child, dir, || {

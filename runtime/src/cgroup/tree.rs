@@ -64,28 +64,19 @@ pub(super) fn read(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(buffer.get(..n).unwrap_or_default()).trim().to_string())
 }
 
-/// Reads a file of any length: lists come in pages, and only a read of nothing is their end.
+/// Reads a file of any length: lists come in pages.
 pub(super) fn read_all(path: &Path) -> io::Result<String> {
-    read_until(path, 0)
+    text(path, false)
 }
 
-/// Reads a file of any length that the kernel makes as a whole (proc(5), /proc/PID/cgroup): a read that leaves room has come to its end.
+/// Reads a file of any length that the kernel makes as a whole (proc(5), /proc/PID/cgroup).
 pub(super) fn read_at_once(path: &Path) -> io::Result<String> {
-    read_until(path, PAGE - 1)
+    text(path, true)
 }
 
-const PAGE: usize = 4096;
-
-/// Reads on until a read gives no more than `last` bytes.
-fn read_until(path: &Path, last: usize) -> io::Result<String> {
-    let (file, mut text, mut page) = (left(readable(path)?), Vec::new(), [0; PAGE]);
-    loop {
-        let n = file::read(file.as_fd(), &mut page).map_err(errno)?;
-        text.extend_from_slice(page.get(..n).unwrap_or_default());
-        if n <= last {
-            return Ok(String::from_utf8_lossy(&text).into_owned());
-        }
-    }
+fn text(path: &Path, at_once: bool) -> io::Result<String> {
+    let text = file::read_all(left(readable(path)?).as_fd(), at_once).map_err(errno)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The names of the directories in a directory; symbolic links are none.

@@ -2,10 +2,11 @@
 
 use crate::{Errno, Result};
 use libc::{c_int, c_long};
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 pub use libc::{
     AT_EMPTY_PATH, O_APPEND, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH,
@@ -327,6 +328,20 @@ pub fn read(fd: BorrowedFd, buf: &mut [u8]) -> Result<usize> {
     }
 }
 
+/// Reads on to the end: until a read gives nothing, or, with `at_once`, until one leaves room, which tells the end of a file that the kernel
+/// makes as a whole (proc(5)).
+pub fn read_all(fd: BorrowedFd, at_once: bool) -> Result<Vec<u8>> {
+    let (mut text, mut page) = (Vec::new(), [0; 4096]);
+    let last = if at_once { page.len() - 1 } else { 0 };
+    loop {
+        let n = read(fd, &mut page)?;
+        text.extend_from_slice(page.get(..n).unwrap_or_default());
+        if n <= last {
+            return Ok(text);
+        }
+    }
+}
+
 /// write(2) once, again when interrupted: kernel files (procfs, cgroups) take a value in one call or not at all.
 pub fn write(fd: BorrowedFd, data: &[u8]) -> Result<usize> {
     loop {
@@ -405,7 +420,7 @@ pub fn adopt_writable(fd: RawFd) -> Result<OwnedFd> {
 pub fn close_others<const N: usize>(first: u32, mut keep: [i32; N]) -> Result<()> {
     keep.sort_unstable();
     // Their numbers are others' from here on.
-    LEFT.store(0, Ordering::Relaxed);
+    LEFT.set(0);
     let mut from = first;
     for fd in keep.into_iter().filter_map(|fd| u32::try_from(fd).ok()).filter(|fd| *fd >= first) {
         if fd > from {
@@ -436,8 +451,11 @@ pub fn close_all(fds: Vec<OwnedFd>) {
 
 /// Fds below it are left open by [`Left`]; no number is as large as a bit of [`LEFT`] has room for.
 static LEFT_BELOW: AtomicI32 = AtomicI32::new(0);
-/// The numbers that are left open now.
-static LEFT: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    /// The numbers that are left open now. A static would lie in a page of its own, of which the container would be charged for the
+    /// child's copy; this one lies beside `errno`.
+    static LEFT: Cell<u64> = const { Cell::new(0) };
+}
 
 /// From now on [`Left`] leaves fds open: for a program that does one thing and ends. `most` is how many files it may have open (the
 /// soft limit of RLIMIT_NOFILE): where that is little, each is closed at once. So are those with a number from 60 up: the kernel makes a
@@ -456,7 +474,7 @@ pub fn leaves_open() -> bool {
 /// Closes what [`Left`] has left open so far, those with numbers in a row by one call: before a wait that may last, and before others
 /// do what an open file would be in the way of, as unmounting is.
 pub fn close_left() {
-    let mut left = LEFT.swap(0, Ordering::Relaxed);
+    let mut left = LEFT.take();
     while left != 0 {
         let first = left.trailing_zeros();
         let row = (left >> first).trailing_ones();
@@ -467,7 +485,8 @@ pub fn close_left() {
 }
 
 /// An fd that is not worth a close(2) of its own where the process is about to end, or closes all at once ([`close_others`],
-/// [`close_left`]). For nothing whose end somebody waits for: no lock, pipe or socket that has another end.
+/// [`close_left`]). Whoever puts a lock, or a pipe or socket with another end, in it lets go of that in another way (flock(2),
+/// shutdown(2)) where somebody waits for it.
 #[derive(Debug)]
 pub struct Left(ManuallyDrop<OwnedFd>);
 
@@ -487,7 +506,7 @@ impl Drop for Left {
     fn drop(&mut self) {
         let number = self.0.as_raw_fd();
         if number < LEFT_BELOW.load(Ordering::Relaxed) {
-            LEFT.fetch_or(1 << number, Ordering::Relaxed);
+            LEFT.set(LEFT.get() | 1 << number);
         } else {
             // SAFETY: the value is not used again.
             unsafe { ManuallyDrop::drop(&mut self.0) };
@@ -544,12 +563,17 @@ pub fn mkdir_all_in_root(root: BorrowedFd, path: &CStr) -> Result<OwnedFd> {
 
 /// [`mkdir_all_in_root`], or with `kind` 0 the same for a file whose last component is made empty.
 fn make_in_root(root: BorrowedFd, path: &CStr, kind: c_int) -> Result<OwnedFd> {
+    match openat2(root, path, O_PATH | kind, 0, IN_ROOT) {
+        Err(Errno::ENOENT) => make_missing_in_root(root, path, kind),
+        there => there,
+    }
+}
+
+/// By itself: the pages of its stack are charged to the container, which need not pay for what is there.
+#[inline(never)]
+fn make_missing_in_root(root: BorrowedFd, path: &CStr, kind: c_int) -> Result<OwnedFd> {
     /// As many as the kernel follows in one path (path_resolution(7)).
     const MOST_LINKS: u32 = 40;
-    let there = openat2(root, path, O_PATH | kind, 0, IN_ROOT);
-    if !matches!(there, Err(Errno::ENOENT)) {
-        return there;
-    }
     let mut text = [0u8; PATH_MAX];
     join(&mut text, [path.to_bytes(), &[], &[]])?;
     for _ in 0..MOST_LINKS {
@@ -647,6 +671,7 @@ pub fn touch_in_root(root: BorrowedFd, path: &CStr) -> Result<OwnedFd> {
 }
 
 /// The directory of a path below `root`, made when it is missing, and the path's last component.
+#[inline(never)]
 pub fn parent_in_root<'p>(root: BorrowedFd, path: &'p CStr) -> Result<(OwnedFd, &'p CStr)> {
     let bytes = path.to_bytes();
     let slash = bytes.iter().rposition(|b| *b == b'/');

@@ -23,17 +23,10 @@ pub struct Status {
 
 static OWN: OnceLock<Status> = OnceLock::new();
 
-/// Reads it. The kernel makes it as a whole: a read that leaves room has come to its end. With many groups it is longer than a page.
+/// Reads it. With many groups it is longer than a page.
 pub fn read() -> Result<Status> {
-    let (mut text, mut page) = (Vec::new(), [0; 4096]);
     let fd = file::Left::from(file::open(c"/proc/self/status", file::O_RDONLY, 0)?);
-    loop {
-        let n = file::read(fd.as_fd(), &mut page)?;
-        text.extend_from_slice(page.get(..n).unwrap_or_default());
-        if n < page.len() {
-            break;
-        }
-    }
+    let text = file::read_all(fd.as_fd(), true)?;
     let status = parse(&String::from_utf8_lossy(&text)).ok_or(Errno::EPROTO)?;
     Ok(*OWN.get_or_init(|| status))
 }
