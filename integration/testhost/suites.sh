@@ -22,7 +22,7 @@ readonly BESIDE='--skip image:: --skip inspect:: --skip volume:: --skip network:
 # shellcheck disable=SC2016
 readonly SUITES='
 docker-systemd       root    2400     CGROUP_DRIVER=systemd ./docker default::
-docker-shim          root    1800     RUNTIME_TYPE=io.containerd.orlop.v2 ./docker --skip default:: --skip security:: --skip namespaces:: $BESIDE
+docker-shim          root    1800     RUNTIME_TYPE=io.containerd.orlop.v2 ./docker --skip default::
 docker-cgroupfs      root    1800     ./docker --skip default:: --skip run:: --skip security:: $BESIDE
 cri                  root    1800     ./cri
 shim                 root    1800     ./shim
