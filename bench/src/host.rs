@@ -97,7 +97,7 @@ fn detach() -> Result<()> {
     // With little room for files a runtime closes each at once.
     let (soft, hard) = process::rlimit(process::RLIMIT_NOFILE)?;
     process::set_rlimit(0, process::RLIMIT_NOFILE, soft.max(1024).min(hard), hard)?;
-    Ok(orlop_sys::file::cloexec_from(3)?)
+    Ok(orlop_sys::fds::cloexec_from(3)?)
 }
 
 /// Executes this program again in a mount namespace of its own, whose mounts propagate as the host's do; with `v1_alone`,

@@ -19,7 +19,7 @@ use crate::ops::{self, CreateOptions, EventsOptions, ExecOptions, Global, Proces
 use crate::{console, log};
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, Command};
-use orlop_sys::{file, process, signal};
+use orlop_sys::{fds, file, process, signal};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -134,7 +134,7 @@ fn dispatch(global: &Global, verb: &str, flags: &ArgMatches, args: Vec<String>) 
     }
     // What these open is few, and they end soon or wait for a process first.
     if matches!(verb, "create" | "delete" | "exec" | "run" | "start") {
-        file::leave_open(process::rlimit(process::RLIMIT_NOFILE).on("prlimit", "RLIMIT_NOFILE")?.0);
+        fds::leave_open(process::rlimit(process::RLIMIT_NOFILE).on("prlimit", "RLIMIT_NOFILE")?.0);
     }
     let mut args = args.into_iter();
     // The verbs without an id do not look at it.

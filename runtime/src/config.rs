@@ -9,7 +9,7 @@ use crate::resctrl;
 use crate::whole;
 use log::warn;
 use oci_spec::runtime::{LinuxNamespaceType as Ns, LinuxSeccompAction, Process, Spec};
-use orlop_sys::file;
+use orlop_sys::{fds, file};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -130,7 +130,7 @@ pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
     let fd = file::open(&name, file::O_PATH | file::O_DIRECTORY, 0)
         .on("open rootfs", format!("{path:?}"))
         .map_err(|e| e.at("root.path"))?;
-    path_of(file::Left::from(fd).as_fd()).map_err(|e| e.at("root.path"))
+    path_of(fds::Left::from(fd).as_fd()).map_err(|e| e.at("root.path"))
 }
 
 /// The path of an open file (proc(5), /proc/PID/fd).

@@ -92,7 +92,7 @@ pub fn foreground(
 ) -> Result<u8> {
     let whom = if subreaper { Child::Any } else { Child::Pid(process.pid) };
     // This may last for days, and among them are files of the host that were written to.
-    orlop_sys::file::close_left();
+    orlop_sys::fds::close_left();
     loop {
         let [master, stdin, stdout] = tty.as_ref().map_or([(None, 0); 3], Terminal::watches);
         let (news, timeout) = notify.as_ref().map_or(((None, 0), -1), Relay::watch);

@@ -3,7 +3,8 @@
 use crate::init::{Fault, InPart};
 use crate::sync::Part;
 use orlop_sys::Errno;
-use orlop_sys::file::{self, Left};
+use orlop_sys::fds::Left;
+use orlop_sys::file;
 use orlop_sys::mount::{self as sys, Attr, attr};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -2,7 +2,7 @@
 
 use crate::plan::HookStep;
 use orlop_sys::process::{self, Exit};
-use orlop_sys::{Errno, bpf, file, poll};
+use orlop_sys::{Errno, bpf, fds, file, poll};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -66,14 +66,14 @@ pub fn run(hook: &HookStep, pid: i32, output: Option<BorrowedFd>, cwd: &CStr) ->
 
 fn child_main(hook: &HookStep, stdin: BorrowedFd, output: Option<BorrowedFd>, cwd: &CStr) -> Errno {
     let prepared = (|| {
-        file::dup_to_stdio(stdin, 0)?;
+        fds::dup_to_stdio(stdin, 0)?;
         if let Some(output) = output {
-            file::dup_to_stdio(output, 1)?;
-            file::dup_to_stdio(output, 2)?;
+            fds::dup_to_stdio(output, 1)?;
+            fds::dup_to_stdio(output, 2)?;
         }
         // A bundle that has gone in the meantime is no reason to leave a poststop hook out.
         let _ = process::chdir(cwd);
-        file::cloexec_from(3)?;
+        fds::cloexec_from(3)?;
         match &hook.filter {
             Some((filter, flags)) => bpf::seccomp_set_filter(filter, *flags).map(drop),
             None => Ok(()),

@@ -121,7 +121,7 @@ fn run_one(spec: &Spec, h: &Hook, field: &str, id: &str, bundle: &Path, status: 
         filter: None,
     };
     // It may take its time, or unmount what we have looked at.
-    orlop_sys::file::close_left();
+    orlop_sys::fds::close_left();
     let output = orlop_sys::file::memfd(c"hook").ok();
     let cwd = plan::c_string(bundle.as_os_str().as_bytes(), "bundle")?;
     hook::run(&step, pid, output.as_ref().map(AsFd::as_fd), &cwd)

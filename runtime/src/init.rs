@@ -9,7 +9,7 @@ use crate::rootfs::Rootfs;
 use crate::sync::{self, Frame, Part, Tag};
 use orlop_sys::poll::{READ, poll};
 use orlop_sys::process as sys;
-use orlop_sys::{Errno, file, terminal};
+use orlop_sys::{Errno, fds, file, terminal};
 use orlop_sys::{bpf, network, signal};
 use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
@@ -44,8 +44,9 @@ pub struct Init<'a> {
     pub hook_output: Option<BorrowedFd<'a>>,
     /// What each step has mounted, where [`Plan::all_or_nothing`] holds; else there is no room for it.
     pub mounted: &'a [Cell<Option<Mounted>>],
-    /// Takes `HOME=` with the directory that the container's /etc/passwd names; see [`Init::home`].
-    pub home: &'a RefCell<Vec<u8>>,
+    /// Takes `HOME=` with the directory that the container's /etc/passwd names, where the plan has one to be found. The parent's, because
+    /// each page that the child writes is charged to the container, and this one is written only where there is something to write.
+    pub home: Option<&'a RefCell<Home>>,
 }
 
 /// A mount that was made, held by an fd, so that it can be found again whatever the container does to the path.
@@ -97,16 +98,10 @@ struct Walk<'a> {
 /// How much of what a hook said goes into the fifo: less than it holds, because nobody reads until the init has ended.
 pub const SAID_MOST: usize = 1 << 15;
 
-/// `HOME=` and the longest path.
-const HOME_MAX: usize = file::PATH_MAX + 6;
+/// Room for `HOME=` and the longest path.
+pub type Home = [u8; file::PATH_MAX + 6];
 
 impl Init<'_> {
-    /// Room for the environment's `HOME`, where the plan has one to be found: made before the clone, because the child allocates nothing,
-    /// and untouched, because each page that the child writes is charged to the container.
-    pub fn home(plan: &Plan) -> RefCell<Vec<u8>> {
-        RefCell::new(plan.home.map_or_else(Vec::new, |_| Vec::with_capacity(HOME_MAX)))
-    }
-
     /// Does everything; comes back only on failure, which the parent has then been told. The result is an exit status.
     pub fn run(&self) -> u8 {
         let mut walk = Walk::new(self);
@@ -226,7 +221,7 @@ impl<'a> Walk<'a> {
             Step::Keyring(name, new) => keyring(name, *new)?,
             Step::AskDevices => init.ask(Tag::Devices, Some(network::route_socket()?.as_fd()))?,
             Step::AskHooks => {
-                file::close_left();
+                fds::close_left();
                 init.ask(Tag::Hooks, None)?;
             }
             Step::Hook(h) => self.hook(h)?,
@@ -257,7 +252,7 @@ impl<'a> Walk<'a> {
                     sys::raise_ambient(capability)?;
                 }
             }
-            Step::Home(uid) => home_of(*uid, &mut init.home.borrow_mut())?,
+            Step::Home(uid) => home_of(*uid, &mut init.home.ok_or(Errno::ENOBUFS)?.borrow_mut())?,
             Step::FindProgram => self.program = find_program(init.plan)?,
             Step::NoNewPrivs => sys::set_no_new_privs()?,
             Step::CloseFrom(first) => self.close_from(*first)?,
@@ -349,7 +344,7 @@ impl<'a> Walk<'a> {
         }
         terminal::make_controlling(slave.as_fd())?;
         for fd in 0..3 {
-            file::dup_to_stdio(slave.as_fd(), fd)?;
+            fds::dup_to_stdio(slave.as_fd(), fd)?;
         }
         self.init.ask(Tag::Console, Some(master.as_fd()))
     }
@@ -378,7 +373,7 @@ impl<'a> Walk<'a> {
             self.at_root = false;
         }
         // It may unmount what was mounted.
-        file::close_left();
+        fds::close_left();
         let cwd = if h.in_rootfs { c"." } else { c"/" };
         if self.closed && matches!(self.init.gate, Gate::Fifo(_)) {
             self.late_output = Some(file::memfd(c"hooks")?);
@@ -404,7 +399,7 @@ impl<'a> Walk<'a> {
         self.closed = true;
         self.rootfs.give_up();
         std::mem::forget(self.label.take());
-        file::close_others(first, [socket, other])
+        fds::close_others(first, [socket, other])
     }
 
     fn gate(&self) -> Result<(), Fault> {
@@ -431,11 +426,13 @@ impl<'a> Walk<'a> {
         let plan = self.init.plan;
         let Some(path) = plan.programs.get(self.program) else { return Errno::ENOENT.into() };
         sys::reset_signals();
-        let errno = match (plan.home, CStr::from_bytes_with_nul(&self.init.home.borrow())) {
-            (Some(index), Ok(home)) => sys::exec_with(path, &plan.args, &plan.env, index, home),
-            _ => sys::exec(path, &plan.args, &plan.env),
-        };
-        errno.into()
+        if let (Some(index), Some(found)) = (plan.home, self.init.home)
+            && let Ok(home) = CStr::from_bytes_until_nul(&*found.borrow())
+            && !home.is_empty()
+        {
+            return sys::exec_with(path, &plan.args, &plan.env, index, home).into();
+        }
+        sys::exec(path, &plan.args, &plan.env).into()
     }
 }
 
@@ -480,7 +477,7 @@ fn drop_bounding(these: u64) -> Result<(), Errno> {
 /// So that `/dev/stdout` can be opened by the user that the process becomes. Only what the fds refer to is touched,
 /// never a path (CVE-2026-88265), and the null device keeps its owner.
 fn own_stdio(uid: u32) -> Result<(), Errno> {
-    for fd in file::stdio() {
+    for fd in fds::stdio() {
         let Ok(st) = file::fstat(fd) else { continue };
         if st.uid == uid || st.is_char(1, 3) {
             continue;
@@ -496,8 +493,8 @@ fn own_stdio(uid: u32) -> Result<(), Errno> {
 
 /// Standard streams that are the host's null device would be a way to a mount outside: they become the container's.
 fn reopen_null(root: BorrowedFd) -> Result<(), Errno> {
-    let mut own: Option<file::Left> = None;
-    for (number, fd) in file::stdio().into_iter().enumerate() {
+    let mut own: Option<fds::Left> = None;
+    for (number, fd) in fds::stdio().into_iter().enumerate() {
         if !file::fstat(fd).is_ok_and(|st| st.is_char(1, 3)) {
             continue;
         }
@@ -520,7 +517,7 @@ fn reopen_null(root: BorrowedFd) -> Result<(), Errno> {
             }
         }
         if let Some(null) = &own {
-            file::dup_to_stdio(null.as_fd(), number as i32)?;
+            fds::dup_to_stdio(null.as_fd(), number as i32)?;
         }
     }
     Ok(())
@@ -551,7 +548,7 @@ fn find_program(plan: &Plan) -> Result<usize, Fault> {
 /// image's: it is read in pieces, up to a bound (CVE-2026-47262), and only when it is a regular one. By itself, for the sake of the
 /// stack.
 #[inline(never)]
-fn home_of(uid: u32, buf: &mut Vec<u8>) -> Result<(), Errno> {
+fn home_of(uid: u32, buf: &mut Home) -> Result<(), Errno> {
     const MOST: usize = 1 << 20;
     /// A line may be as long; the container is charged for it.
     const CHUNK: usize = file::PATH_MAX;
@@ -601,24 +598,19 @@ fn number(digits: &[u8]) -> Option<u32> {
     })
 }
 
-/// As a C string; within the room that there is.
-fn put_home(buf: &mut Vec<u8>, home: &[u8]) {
-    buf.clear();
-    for part in [&b"HOME="[..], home, b"\0"] {
-        if buf.capacity() - buf.len() >= part.len() {
-            buf.extend_from_slice(part);
-        }
-    }
+fn put_home(buf: &mut Home, home: &[u8]) {
+    let bytes = b"HOME=".iter().chain(home).chain(&[0]);
+    // A line of the file is shorter than the room.
+    buf.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
 }
 
 /// See `fuzzing`.
 #[cfg(fuzzing)]
 pub fn fuzz_passwd(data: &[u8]) {
-    let mut buf = Vec::with_capacity(HOME_MAX);
-    let room = buf.capacity();
+    let mut buf = [0; size_of::<Home>()];
     for home in data.split(|b| *b == b'\n').filter_map(|line| home_in(line, 0)) {
         put_home(&mut buf, home);
-        assert_eq!((buf.first(), buf.capacity()), (Some(&b'H'), room));
+        assert_eq!(buf.first(), Some(&b'H'));
     }
 }
 

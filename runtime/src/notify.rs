@@ -68,7 +68,7 @@ impl Relay {
     /// Relays until the container has reported and the service manager has taken note, or the process of `pidfd` has ended.
     pub fn relay(mut self, pidfd: BorrowedFd<'_>) -> Result<()> {
         // Maybe for ever.
-        orlop_sys::file::close_left();
+        orlop_sys::fds::close_left();
         loop {
             let (news, timeout) = self.watch();
             let [_, ended] = poll([news, (Some(pidfd), READ)], timeout).on("poll", "notify socket")?;

@@ -10,10 +10,11 @@ use crate::hidden::{Hidden, KERNEL_ROOT};
 use crate::init::{Fault, InPart, Init, Mounted};
 use crate::plan::{BindStep, DeviceStep, MountStep, Step, Target, Tree};
 use crate::sync::{Part, Tag};
-use orlop_sys::Errno;
-use orlop_sys::file::{self, Left};
+use orlop_sys::fds::Left;
+use orlop_sys::file;
 use orlop_sys::mount::{self as sys, Attr, attr};
 use orlop_sys::process;
+use orlop_sys::{Errno, in_root};
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -47,7 +48,7 @@ impl<'a> Rootfs<'a> {
         root(&self.root)
     }
 
-    /// Gives up what it holds, to be closed with all else by [`file::close_others`].
+    /// Gives up what it holds, to be closed with all else by [`orlop_sys::fds::close_others`].
     pub fn give_up(&mut self) {
         std::mem::forget((self.root.take(), self.dev.take()));
         self.held.give_up();
@@ -66,7 +67,7 @@ impl<'a> Rootfs<'a> {
             Step::Mounted(target) => self.mount_point(target).map(drop),
             Step::Unmount(target) => self.unmount(target),
             Step::Directory(path) => {
-                file::mkdir_all_in_root(self.fd()?, path)?;
+                in_root::mkdir_all(self.fd()?, path)?;
                 Ok(())
             }
             Step::Device(d) => self.device(d),
@@ -120,7 +121,7 @@ impl<'a> Rootfs<'a> {
         let place = if target.no_symlinks {
             match file::openat2(root, &target.path, file::O_PATH, 0, file::IN_ROOT_NO_SYMLINKS) {
                 Err(Errno::ENOENT) => {
-                    file::mkdir_all_in_root(root, &target.path).part(Part::Place)?;
+                    in_root::mkdir_all(root, &target.path).part(Part::Place)?;
                     file::openat2(root, &target.path, file::O_PATH, 0, file::IN_ROOT_NO_SYMLINKS)
                 }
                 other => other,
@@ -132,8 +133,8 @@ impl<'a> Rootfs<'a> {
                 Err(Errno::ENOENT)
             };
             match there {
-                Err(Errno::ENOENT) if directory => file::mkdir_all_in_root(root, &target.path),
-                Err(Errno::ENOENT) => file::touch_in_root(root, &target.path),
+                Err(Errno::ENOENT) if directory => in_root::mkdir_all(root, &target.path),
+                Err(Errno::ENOENT) => in_root::touch(root, &target.path),
                 other => other,
             }
         };
@@ -304,7 +305,7 @@ impl<'a> Rootfs<'a> {
         let room = text.get_mut(..file::PATH_MAX - 1).ok_or(Errno::ENAMETOOLONG)?;
         file::readlinkat(link, c"", room).part(Part::Source)?;
         let text = CStr::from_bytes_until_nul(&text).map_err(|_| Errno::EINVAL)?;
-        let (dir, name) = file::parent_in_root(self.fd()?, at).part(Part::Place)?;
+        let (dir, name) = in_root::parent(self.fd()?, at).part(Part::Place)?;
         match file::symlinkat(text, dir.as_fd(), name) {
             Err(Errno::EEXIST) => match file::readlinkat(dir.as_fd(), name, &mut there) {
                 Ok(found) if found == text.to_bytes() => Ok(()),
@@ -318,11 +319,11 @@ impl<'a> Rootfs<'a> {
     fn parent<'p>(&mut self, path: &'p CStr) -> Result<(Dir<'_>, &'p CStr), Fault> {
         let in_dev = path.to_bytes().strip_prefix(b"/dev/").filter(|name| !name.contains(&b'/') && !name.is_empty());
         if in_dev.is_none() {
-            let (dir, name) = file::parent_in_root(self.fd()?, path).part(Part::Place)?;
+            let (dir, name) = in_root::parent(self.fd()?, path).part(Part::Place)?;
             return Ok((Dir::Own(dir.into()), name));
         }
         if self.dev.is_none() {
-            self.dev = Some(file::mkdir_all_in_root(self.fd()?, c"/dev").part(Part::Place)?);
+            self.dev = Some(in_root::mkdir_all(self.fd()?, c"/dev").part(Part::Place)?);
         }
         let name = path.to_bytes_with_nul().get(c"/dev/".to_bytes().len()..).unwrap_or_default();
         let name = CStr::from_bytes_with_nul(name).map_err(|_| Errno::EINVAL)?;

@@ -2,7 +2,7 @@
 
 use crate::cgroup::Entry;
 use crate::error::{Error, Kind, On, Result};
-use crate::init::{Gate, Init as Child};
+use crate::init::{Gate, Home, Init as Child};
 use crate::newidmap;
 use crate::plan::{Open, Plan, Planned, Step, TARGET, Tree};
 use crate::sync::{self, Frame, Tag};
@@ -10,8 +10,8 @@ use crate::userns;
 use log::debug;
 use orlop_sys::poll::{READ, poll};
 use orlop_sys::process::{self as sys, Exit};
-use orlop_sys::{Errno, file, mount, socket};
-use std::cell::Cell;
+use orlop_sys::{Errno, fds, file, mount, socket};
+use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -55,17 +55,17 @@ pub struct Init {
     /// Its pid in our pid namespace.
     pub pid: i32,
     /// Refers to it.
-    pub pidfd: file::Left,
+    pub pidfd: fds::Left,
     /// Once the container is made nobody waits at the other end; before, [`Init::drop`] ends it.
-    socket: file::Left,
+    socket: fds::Left,
     hook_output: Option<OwnedFd>,
     armed: bool,
 }
 
 /// The host's /proc, checked to be one.
-pub fn open_proc() -> Result<file::Left> {
+pub fn open_proc() -> Result<fds::Left> {
     let proc = file::open(c"/proc", file::O_PATH | file::O_DIRECTORY, 0).on("open", "\"/proc\"")?;
-    let proc = file::Left::from(proc);
+    let proc = fds::Left::from(proc);
     if file::fs_type(proc.as_fd()).on("fstatfs", "\"/proc\"")? != file::PROC_SUPER_MAGIC {
         return Err(Error::new(Kind::System, "\"/proc\" is not procfs").hint("mount it: mount -t proc proc /proc"));
     }
@@ -95,7 +95,7 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
     let made = {
         let room = if plan.all_or_nothing { plan.steps.len() } else { 0 };
         let mounted: Vec<_> = (0..room).map(|_| Cell::new(None)).collect();
-        let home = Child::home(plan);
+        let home = plan.home.map(|_| Box::new(RefCell::new([0; size_of::<Home>()])));
         let child = Child {
             plan,
             opens: &opens,
@@ -106,14 +106,14 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
             gate: request.gate.map_or(Gate::Parent, |fifo| Gate::Fifo(fifo.as_fd())),
             hook_output: output.as_ref().map(AsFd::as_fd),
             mounted: &mounted,
-            home: &home,
+            home: home.as_deref(),
         };
         let dir = request.entry.dir.as_ref().map(AsFd::as_fd);
         clone_child(plan, &child, dir, || {
             // With our end open in the child, it would never see that we are gone.
-            file::close_copy(ours.as_fd());
+            fds::close_copy(ours.as_fd());
             if let Some(lock) = request.lock {
-                file::close_copy(lock);
+                fds::close_copy(lock);
             }
         })
     };
@@ -123,7 +123,7 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
         other => other?,
     }
     drop(theirs);
-    request.entry.tasks.into_iter().chain(request.entry.dir).map(file::Left::from).for_each(drop);
+    request.entry.tasks.into_iter().chain(request.entry.dir).map(fds::Left::from).for_each(drop);
     let child = made.map_err(|e| clone_error(plan, e))?;
     let mut init =
         Init { pid: child.pid, pidfd: child.pidfd.into(), socket: ours.into(), hook_output: output, armed: true };
@@ -131,7 +131,7 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
         answers.born(init.pid)?;
     }
     serve(&mut init, plan, &opens, request.proc, answers)?;
-    file::close_all(opens);
+    fds::close_all(opens);
     debug!("child process in init(): pid {} is ready to execute", init.pid);
     Ok(init)
 }
@@ -220,7 +220,7 @@ fn field_of(plan: &Plan, open: usize) -> &str {
 fn open_all(plan: &Plan, proc: BorrowedFd) -> Result<Vec<OwnedFd>> {
     let mut fds = Vec::with_capacity(plan.opens.len());
     if plan.opens.len() > MANY {
-        file::close_left();
+        fds::close_left();
         more_fds(plan.opens.len())?;
     }
     for (open, field) in &plan.opens {
@@ -261,7 +261,7 @@ const MANY: usize = 32;
 /// A thousand bind mounts are a thousand fds; the container's own limit is that of config.json, or the caller's.
 fn more_fds(wanted: usize) -> Result<()> {
     const RLIMIT_NOFILE: u32 = 7;
-    // Our own, and those of `file::Left` from here on.
+    // Our own, and those of `fds::Left` from here on.
     const SPARE: u64 = 64 + 60;
     let (soft, hard) = sys::rlimit(RLIMIT_NOFILE).on("getrlimit", "RLIMIT_NOFILE")?;
     let needed = wanted as u64 + SPARE;

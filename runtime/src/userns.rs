@@ -4,7 +4,7 @@ use crate::error::{Error, Kind, On, Result, invalid};
 use crate::newidmap;
 use crate::plan::{IdMap, Idmap, c_string};
 use orlop_sys::process as sys;
-use orlop_sys::{Errno, file, mount};
+use orlop_sys::{Errno, fds, file, mount};
 use procfs::process::Process;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,7 +13,7 @@ pub fn with_maps(maps: &IdMap, proc: BorrowedFd) -> Result<OwnedFd> {
     let (reader, writer) = file::pipe().on("pipe", "")?;
     let child = sys::clone3(sys::CLONE_NEWUSER as u64, None, || {
         // Its end comes with the other end of the pipe, which the kernel closes when we are killed.
-        file::close_copy(writer.as_fd());
+        fds::close_copy(writer.as_fd());
         u8::from(file::read(reader.as_fd(), &mut [0; 1]).is_err())
     });
     let child = child.on("clone3 with", "a user namespace for idmapped mounts").map_err(limit)?;

@@ -1,15 +1,15 @@
 //! Whole files in the fewest calls. std opens with open(2), to which musl adds an fcntl(2), and reads once more after the end.
 
-use orlop_sys::{Errno, file};
+use orlop_sys::{Errno, fds, file};
 use std::ffi::CString;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-fn open(path: &Path, flags: i32) -> io::Result<file::Left> {
+fn open(path: &Path, flags: i32) -> io::Result<fds::Left> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(ErrorKind::InvalidInput))?;
-    file::open(&path, flags, 0o600).map(file::Left::from).map_err(errno)
+    file::open(&path, flags, 0o600).map(fds::Left::from).map_err(errno)
 }
 
 fn errno(errno: Errno) -> io::Error {

@@ -12,7 +12,7 @@ use orlop::criu::rpc::{self, opt};
 use orlop::criu::wire::{Message, Value, parse};
 use orlop_sys::process::{self, Strings};
 use orlop_sys::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use orlop_sys::{file, socket, terminal};
+use orlop_sys::{fds, file, socket, terminal};
 use serde_json::json;
 use std::ffi::CString;
 use std::fs;
@@ -533,7 +533,7 @@ mod fake {
     use super::*;
 
     pub(super) fn criu(fd: i32) {
-        let socket = file::adopt_writable(fd).unwrap();
+        let socket = fds::adopt_writable(fd).unwrap();
         let scenario = fs::read_to_string(dir().join("scenario")).unwrap();
         let number = |name: &str, i: usize| -> i64 {
             let line = scenario.lines().find_map(|line| line.strip_prefix(name)).unwrap_or(" 0 0 0");
@@ -664,7 +664,7 @@ mod fake {
         let (args, env) = (strings(&["sh", "-c", &script]), strings(&["PATH=/usr/bin:/bin"]));
         let flags = process::CLONE_PARENT | process::CLONE_NEWNET | process::CLONE_NEWPID;
         let made = process::clone3(flags as u64, None, || {
-            let _ = file::cloexec_from(3);
+            let _ = fds::cloexec_from(3);
             process::reset_signals();
             process::exec(c"/bin/sh", &args, &env);
             1

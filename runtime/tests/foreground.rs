@@ -9,7 +9,7 @@ use orlop::console::{Process, Terminal, foreground};
 use orlop_sys::process::Strings;
 use orlop_sys::signal::Signals;
 use orlop_sys::terminal::{self, Size};
-use orlop_sys::{file, process};
+use orlop_sys::{fds, file, process};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -65,7 +65,7 @@ fn serve(modes: &str, script: &str) -> u8 {
     let (args, env) = (strings(words), strings(&["PATH=/usr/bin:/bin"]));
     let child = process::clone3(0, None, || {
         for number in 0..3 {
-            if slave.as_ref().is_some_and(|slave| file::dup_to_stdio(slave.as_fd(), number).is_err()) {
+            if slave.as_ref().is_some_and(|slave| fds::dup_to_stdio(slave.as_fd(), number).is_err()) {
                 return 1;
             }
         }

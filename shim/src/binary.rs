@@ -7,7 +7,7 @@ use crate::ready::Ready;
 use crate::worker::{Failure, Result, Tools};
 use containerd_shim_protos::ttrpc::Code;
 use orlop_sys::process::{self, SIGKILL, SIGTERM};
-use orlop_sys::{Errno, file, socket, terminal};
+use orlop_sys::{Errno, fds, file, socket, terminal};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -123,9 +123,9 @@ fn execute(uri: &Uri, env: &[String], fds: [OwnedFd; 3]) -> u8 {
             sources.push(fd);
         }
         for (number, fd) in (3..).zip(&sources) {
-            file::dup_to(fd.as_fd(), number)?;
+            fds::dup_to(fd.as_fd(), number)?;
         }
-        file::close_others(6, [])?;
+        fds::close_others(6, [])?;
         process::reset_signals();
         let strings = |list: &mut dyn Iterator<Item = String>| -> orlop_sys::Result<process::Strings> {
             let owned: std::result::Result<Vec<_>, _> = list.map(CString::new).collect();

@@ -13,7 +13,7 @@ use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
 use orlop_sys::process::SIGKILL;
-use orlop_sys::{file, process};
+use orlop_sys::{fds, file, process};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -246,7 +246,7 @@ fn daemon(listener: UnixListener, socket: &Path, args: &Args, caller: &Caller) -
     let run = || -> Result<(), String> {
         let failed = |what: &'static str| move |e: orlop_sys::Errno| format!("{what}: {e}");
         // Whatever of containerd's came along by mistake.
-        file::close_others(3, [listener.as_raw_fd()]).map_err(failed("close_range"))?;
+        fds::close_others(3, [listener.as_raw_fd()]).map_err(failed("close_range"))?;
         process::setsid().map_err(failed("setsid"))?;
         process::set_subreaper().map_err(failed("prctl"))?;
         let level = if caller.debug { log::LevelFilter::Debug } else { log::LevelFilter::Info };
@@ -255,7 +255,7 @@ fn daemon(listener: UnixListener, socket: &Path, args: &Args, caller: &Caller) -
         let log = file::open(c"log", file::O_RDWR | file::O_NONBLOCK, 0).map_err(failed("open log"))?;
         let null = file::open(c"/dev/null", file::O_RDWR, 0).map_err(failed("open /dev/null"))?;
         for (number, fd) in (0..3).zip([&null, &null, &log]) {
-            file::dup_to_stdio(fd.as_fd(), number).map_err(failed("dup"))?;
+            fds::dup_to_stdio(fd.as_fd(), number).map_err(failed("dup"))?;
         }
         drop(null);
         worker::keep_log(log.as_raw_fd());

@@ -6,7 +6,7 @@ use crate::reaper::{Reaper, Watch, Working};
 use containerd_shim_protos::ttrpc::{self, Code};
 use orlop::console::Socket;
 use orlop::error::{Error, Kind};
-use orlop_sys::{file, process, socket, terminal};
+use orlop_sys::{fds, file, process, socket, terminal};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 
@@ -188,10 +188,10 @@ fn prepare(job: Job, socket: &OwnedFd) -> orlop_sys::Result<()> {
     let null = file::open(c"/dev/null", file::O_RDWR, 0)?;
     for (place, number) in (0..3).zip(0usize..) {
         let stream = job.stdio.as_ref().and_then(|stdio| stdio.get(number)).unwrap_or(&null);
-        file::dup_to_stdio(stream.as_fd(), place)?;
+        fds::dup_to_stdio(stream.as_fd(), place)?;
     }
     let socket = socket.as_raw_fd();
-    file::close_others(3, [socket, LOG.get().copied().unwrap_or(-1)])?;
+    fds::close_others(3, [socket, LOG.get().copied().unwrap_or(-1)])?;
     // Closed already, by number.
     std::mem::forget((null, job));
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::write::Write;
 use crate::error::{Error, On, Result};
-use orlop_sys::{Errno, file, process, signal};
+use orlop_sys::{Errno, fds, file, process, signal};
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
@@ -27,7 +27,7 @@ fn errno(errno: Errno) -> io::Error {
 }
 
 /// One that need not be closed by itself.
-fn left(file: File) -> file::Left {
+fn left(file: File) -> fds::Left {
     OwnedFd::from(file).into()
 }
 

@@ -23,7 +23,7 @@ use log::debug;
 use orlop_sys::poll::{READ, poll};
 use orlop_sys::process::{self, Exit, Strings};
 use orlop_sys::signal::{self, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use orlop_sys::{Errno, file, socket};
+use orlop_sys::{Errno, fds, file, socket};
 use place::{Fault, Place};
 use rpc::{Features, Notify, Response};
 use std::ffi::CString;
@@ -359,13 +359,13 @@ fn become_criu(
     if let Some(Err(fault)) = setup.place.map(Place::make) {
         return Failure::Place(fault);
     }
-    if let Err(errno) = file::cloexec_from(3).and_then(|()| setup.images.directories().try_for_each(open_again)) {
+    if let Err(errno) = fds::cloexec_from(3).and_then(|()| setup.images.directories().try_for_each(open_again)) {
         return Failure::Images(errno);
     }
     let kept = (|| {
-        setup.fds.iter().try_for_each(|fd| file::keep_on_exec(fd.as_fd()))?;
+        setup.fds.iter().try_for_each(|fd| fds::keep_on_exec(fd.as_fd()))?;
         let (ours, theirs) = socket::pair()?;
-        file::put_over(theirs.as_fd(), rpc)?;
+        fds::put_over(theirs.as_fd(), rpc)?;
         socket::send(parent, &[0], Some(ours.as_fd()))
     })();
     if let Err(errno) = kept {
@@ -383,7 +383,7 @@ fn open_again(directory: &Directory) -> std::result::Result<(), Errno> {
     if (is.dev, is.ino) != (was.dev, was.ino) {
         return Err(Errno::ESTALE);
     }
-    file::put_over(again.as_fd(), directory.fd.as_fd())
+    fds::put_over(again.as_fd(), directory.fd.as_fd())
 }
 
 #[cfg(test)]

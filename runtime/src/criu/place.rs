@@ -3,7 +3,7 @@
 //! of it and nothing of it can be left behind. This is the child's half: system calls on what was made before the clone.
 
 use orlop_sys::mount::{self, MNT_DETACH, MS_BIND, MS_REC, MS_SLAVE};
-use orlop_sys::{Errno, file};
+use orlop_sys::{Errno, file, in_root};
 use std::ffi::CString;
 use std::os::fd::AsFd;
 
@@ -63,7 +63,7 @@ impl Place {
         let root = file::open(&self.at, file::O_PATH | file::O_DIRECTORY, 0)?;
         for point in &self.points {
             let made = (|| {
-                let make = if point.directory { file::mkdir_all_in_root } else { file::touch_in_root };
+                let make = if point.directory { in_root::mkdir_all } else { in_root::touch };
                 let there = make(root.as_fd(), &point.path)?;
                 if let Some(source) = &point.source {
                     let tree = mount::clone_tree(None, source, true, false)?;

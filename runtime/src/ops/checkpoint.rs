@@ -10,7 +10,7 @@ use crate::error::{Error, On, Result, invalid};
 use crate::state::{Container, Status};
 use log::warn;
 use oci_spec::runtime::Spec;
-use orlop_sys::{file, process};
+use orlop_sys::{fds, file, process};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -168,7 +168,7 @@ fn check_features(criu: &mut Criu, options: &CheckpointOptions) -> Result<()> {
 }
 
 fn status_fd(fd: i32) -> Result<OwnedFd> {
-    file::adopt_writable(fd).map_err(|_| invalid("--status-fd", format!("{fd} is no open, writable fd of the caller")))
+    fds::adopt_writable(fd).map_err(|_| invalid("--status-fd", format!("{fd} is no open, writable fd of the caller")))
 }
 
 /// The error of a request with the end of CRIU's log.

@@ -30,7 +30,7 @@ use crate::plan::{self, Input, Plan};
 use crate::state::{Container, Saved};
 use crate::sync::Frame;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
-use orlop_sys::{file, process, status};
+use orlop_sys::{fds, process, status};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -299,7 +299,7 @@ fn check_preserved(flag: u32, listen: u32) -> Result<()> {
     let count = flag.checked_add(listen).filter(|count| i32::try_from(*count).is_ok_and(|n| n < i32::MAX - 3));
     let count = count.ok_or_else(|| invalid("--preserve-fds", format!("{flag} is more than a process can have")))?;
     for fd in 3..3 + count as i32 {
-        if !file::is_inherited(fd) {
+        if !fds::is_inherited(fd) {
             return Err(invalid("--preserve-fds", format!("fd {fd} is not open (of {count} to be kept from 3 on)")));
         }
     }

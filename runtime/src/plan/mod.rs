@@ -630,7 +630,7 @@ impl Plan {
     }
 }
 
-/// Beside what config.json lists; those that are left open until all is closed (`file::Left`) are fewer than 60.
+/// Beside what config.json lists; those that are left open until all is closed (`fds::Left`) are fewer than 60.
 const OTHER_FILES: usize = 64 + 60;
 
 /// How many files the set-up may have open at once: sources, namespaces and devices, and what stands below them.

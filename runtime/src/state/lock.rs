@@ -3,7 +3,7 @@
 use super::{absent, check_id};
 use crate::error::{Error, Kind, On, Result};
 use crate::plan::c_string;
-use orlop_sys::{Errno, file};
+use orlop_sys::{Errno, fds, file};
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// have a copy of the fd.
 #[derive(Debug)]
 pub struct Lock {
-    fd: file::Left,
+    fd: fds::Left,
     held: Cell<bool>,
 }
 

@@ -1,6 +1,6 @@
 //! Network namespaces: the loopback interface of a new one (netdevice(7)), and the socket by which devices are moved (rtnetlink(7)).
 
-use crate::{Errno, Result, file};
+use crate::{Errno, Result, fds};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
@@ -26,7 +26,7 @@ pub fn loopback_up() -> Result<()> {
     // SAFETY: plain numbers.
     let fd = Errno::result(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: the kernel has just made this fd.
-    let socket = file::Left::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    let socket = fds::Left::from(unsafe { OwnedFd::from_raw_fd(fd) });
     // SAFETY: ifreq is plain data for which all zeroes is a valid value.
     let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
     request.ifr_name[0] = b'l' as libc::c_char;

@@ -1,7 +1,7 @@
 //! Signals of the runtime itself: all blocked, read from a signalfd; and the reaping that SIGCHLD asks for.
 
 use crate::process::{self, SignalMask};
-use crate::{Errno, Result, file, status};
+use crate::{Errno, Result, fds, status};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
@@ -31,7 +31,7 @@ pub fn unignore() -> Result<()> {
 
 /// All signals blocked and waiting in a signalfd; dropping it restores the mask, unless the program is about to end anyway.
 pub struct Signals {
-    fd: file::Left,
+    fd: fds::Left,
     old: SignalMask,
 }
 
@@ -104,7 +104,7 @@ impl AsFd for Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        if !file::leaves_open() {
+        if !fds::leaves_open() {
             process::restore_signals(self.old);
         }
     }

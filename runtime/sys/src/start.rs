@@ -1,7 +1,7 @@
 //! The start of a program: C's `main` in place of Rust's, which makes fifteen system calls before ours is called, and as many again
 //! after the execution of the sealed copy.
 
-use crate::{Result, file, poll};
+use crate::{Result, fds, file, poll};
 use libc::{c_char, c_int};
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -36,7 +36,7 @@ pub fn main(count: Count, words: Words, program: fn(&[OsString]) -> u8) -> Count
 /// What else Rust's start-up does that a program relies on. The null device in place of a standard stream that our caller has closed:
 /// the next file that we open would have its number. A reader that has gone is an error of write(2), not the end.
 pub fn ready() -> Result<()> {
-    for _ in poll::closed(file::stdio())?.into_iter().filter(|closed| *closed) {
+    for _ in poll::closed(fds::stdio())?.into_iter().filter(|closed| *closed) {
         file::open_for_good(c"/dev/null", file::O_RDWR)?;
     }
     // SAFETY: SIG_IGN is no function of ours.

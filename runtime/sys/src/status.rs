@@ -1,6 +1,6 @@
 //! What /proc/self/status tells of this process (proc(5), /proc/PID/status), read once, where a call for each would ask again.
 
-use crate::{Errno, Result, file};
+use crate::{Errno, Result, fds, file};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
@@ -25,7 +25,7 @@ static OWN: OnceLock<Status> = OnceLock::new();
 
 /// Reads it. With many groups it is longer than a page.
 pub fn read() -> Result<Status> {
-    let fd = file::Left::from(file::open(c"/proc/self/status", file::O_RDONLY, 0)?);
+    let fd = fds::Left::from(file::open(c"/proc/self/status", file::O_RDONLY, 0)?);
     let text = file::read_all(fd.as_fd(), true)?;
     let status = parse(&String::from_utf8_lossy(&text)).ok_or(Errno::EPROTO)?;
     Ok(*OWN.get_or_init(|| status))

@@ -1,7 +1,8 @@
-//! `file::Left`, alone in its process: fds are the whole process's.
+//! `fds::Left`, alone in its process: fds are the whole process's.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use orlop_sys::file::{self, Left};
+use orlop_sys::fds::Left;
+use orlop_sys::{fds, file};
 use std::os::fd::{AsFd, AsRawFd};
 
 fn number_of_dropped() -> i32 {
@@ -17,18 +18,18 @@ fn is_open(fd: i32) -> bool {
 fn what_is_left_open_is_closed_together() {
     assert!(!is_open(number_of_dropped()), "nobody has asked for it");
     // Not where there is room for few.
-    file::leave_open(64);
-    assert!(!is_open(number_of_dropped()) && !file::leaves_open());
-    file::leave_open(1024);
+    fds::leave_open(64);
+    assert!(!is_open(number_of_dropped()) && !fds::leaves_open());
+    fds::leave_open(1024);
     let first: Vec<i32> = (0..3).map(|_| number_of_dropped()).collect();
     let held = file::open(c"/", file::O_PATH, 0).unwrap();
     let all: Vec<i32> = (0..100).map(|_| number_of_dropped()).collect();
     assert!(first.iter().chain(&all).filter(|fd| **fd < 60).all(|fd| is_open(*fd)));
     assert!(all.iter().filter(|fd| **fd >= 60).all(|fd| !is_open(*fd)), "{all:?}");
-    file::close_left();
+    fds::close_left();
     assert!(first.iter().chain(&all).all(|fd| !is_open(*fd)) && is_open(held.as_raw_fd()));
     // What is closed is forgotten: the numbers are others' now.
     let again = file::open(c"/", file::O_PATH, 0).unwrap();
-    file::close_left();
+    fds::close_left();
     assert!(is_open(again.as_raw_fd()) && first.contains(&again.as_raw_fd()));
 }

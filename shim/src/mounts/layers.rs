@@ -1,7 +1,7 @@
 //! Layers of an overlay that cannot be named as they are: their ids are to be shown by maps, or their names are too long for mount(2).
 
 use crate::worker::{Failure, Result};
-use orlop_sys::{Errno, file, mount, process, socket};
+use orlop_sys::{Errno, fds, file, mount, process, socket};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -68,7 +68,7 @@ pub fn mount(overlay: &Overlay, room: &CStr) -> Result<OwnedFd> {
     let child = child.map_err(failed)?;
     let ended = process::wait(child.pidfd.as_fd(), true).map_err(failed)?;
     // It has sent before it ended, or never will.
-    file::close_copy(theirs.as_fd());
+    fds::close_copy(theirs.as_fd());
     std::mem::forget(theirs);
     let mut said = vec![0; PAGE];
     match socket::recv(ours.as_fd(), &mut said).map_err(failed)? {

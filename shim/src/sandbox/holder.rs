@@ -8,7 +8,7 @@
 use super::config::{Config, User};
 use orlop_sys::bpf::{Insn, seccomp_set_filter};
 use orlop_sys::process::{self, CLONE_NEWNS, CLONE_NEWUSER, CLONE_PARENT, Capabilities};
-use orlop_sys::{Errno, file, mount};
+use orlop_sys::{Errno, fds, file, mount};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
@@ -55,7 +55,7 @@ pub fn start(config: &Config) -> Result<i32, String> {
             return 1;
         }
         // The pipe's end says that it is ready. The standard streams go too: they are the daemon's.
-        if file::close_others(0, []).is_err() {
+        if fds::close_others(0, []).is_err() {
             return 1;
         }
         process::hold()
