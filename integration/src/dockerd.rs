@@ -235,11 +235,24 @@ impl Dockerd {
         self.dir().join("dockerd.log")
     }
 
-    /// The last lines of the daemon's log.
+    /// The last lines of the daemon's log, and before them its last warnings and errors.
     pub fn log(&self) -> String {
         let text = fs::read_to_string(self.log_path()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        let (before, last) = lines.split_at(lines.len().saturating_sub(20));
+        let is_bad = |line: &&&str| line.contains("level=warning") || line.contains("level=error");
+        let bad: Vec<&str> = before.iter().filter(is_bad).copied().collect();
+        [&bad[bad.len().saturating_sub(200)..], last].concat().join("\n")
+    }
+
+    /// The containers of which the daemon keeps a layer, each with the name of its directory in `overlay2`.
+    pub fn layers(&self) -> Vec<String> {
+        let kept = fs::read_dir(self.dir().join("data/image/overlay2/layerdb/mounts")).into_iter().flatten().flatten();
+        kept.map(|entry| {
+            let layer = fs::read_to_string(entry.path().join("mount-id")).unwrap_or_default();
+            format!("{}: {layer}", entry.file_name().to_string_lossy())
+        })
+        .collect()
     }
 
     /// A command for `program` in the daemon's mount and network namespace.

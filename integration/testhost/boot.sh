@@ -14,6 +14,8 @@ pid='' born=''
 
 # A pid may be another process's by now; together with its start time it is not.
 start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
+# user-mode-linux goes on, doing nothing, after a panic.
+panicked() { grep -qs '^Kernel panic' "$VM_RUN/console.log"; }
 alive() { [ -s "$pidfile" ] && read -r pid born <"$pidfile" && [ "$(start_time "$pid")" = "$born" ]; }
 
 stop() {
@@ -86,6 +88,10 @@ case ${1:-} in
     stop) stop ;;
     status)
         alive || die "stopped"
+        if panicked; then
+            grep -A 40 '^Kernel panic' "$VM_RUN/console.log" >&2
+            die "its kernel has panicked: see above"
+        fi
         say "$(head -n 1 "$VM_RUN/where") machine, pid $pid, /share is $(tail -n 1 "$VM_RUN/where")"
         ;;
     *) die "usage: boot.sh start|stop|status" ;;

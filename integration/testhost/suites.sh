@@ -153,6 +153,8 @@ begin() { # MACHINE ROW
     printf '==> %s begins on machine %d: %s; %d wait\n' "$name" "$machine" "$command" ${#queue[@]}
 }
 
+up() { on "$1" "$here/boot.sh" status >/dev/null; }
+
 # Waits a while for the end of the suite of any machine.
 ended() {
     local machine
@@ -163,6 +165,8 @@ ended() {
         sleep 1
     done
     for machine in "${!running_on[@]}"; do
+        # Its suite would wait for it till its time is over.
+        up "$machine" || kill -- "-${running_on[$machine]}" 2>/dev/null || true
         printf '    machine %d: %s for %d s, %d lines; the last one: %s\n' "$machine" "${name_of[$machine]}" $((SECONDS - started[$machine])) \
             "$(wc -l <"$logs/${name_of[$machine]}.log")" "$(tail -n 1 "$logs/${name_of[$machine]}.log" | cut -c 1-120)"
     done
@@ -175,7 +179,7 @@ finish() { # MACHINE
     printf '\n==> %s, which ran on machine %d:\n' "$name" "$machine"
     cat "$logs/$name.log"
     tally "$name" "$logs/$name.log" $status $((SECONDS - started[$machine]))
-    on "$machine" "$here/boot.sh" status >/dev/null 2>&1 || { printf '==> machine %d is gone\n' "$machine"; return 1; }
+    up "$machine" || { printf '==> machine %d is gone\n' "$machine"; return 1; }
 }
 
 run_all() {

@@ -127,5 +127,6 @@ pub(crate) fn nothing_left(daemon: &Dockerd) {
         }
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-    panic!("left behind:\n{}\nthe daemon's log:\n{}", left.join("\n"), daemon.log());
+    let layers = daemon.layers().join("\n");
+    panic!("left behind:\n{}\nlayers:\n{layers}\nthe daemon's log:\n{}", left.join("\n"), daemon.log());
 }
