@@ -58,11 +58,11 @@ escapes: build ## the known ways out of a container (integration/ESCAPES.md), ag
 	cargo build -q --locked -p orlop-conformance
 	$(SUDO) $(TARGET_DIR)/debug/conformance --runtime $(or $(ESCAPES_RUNTIME),$(ORLOP)) $(if $(CREATES),--creates $(CREATES)) --filter safety:: --filter escapes:: --filter races::
 
-# SECONDS_EACH=600, FUZZ="config dbus": these targets alone. What is found lies in runtime/fuzz/artifacts, the corpus in runtime/fuzz/corpus.
+# SECONDS_EACH=600, FUZZ="config dbus": these targets alone. TMPDIR: one of them makes files for each input. What is found lies in runtime/fuzz/artifacts, the corpus in runtime/fuzz/corpus.
 FUZZ ?= $(basename $(notdir $(wildcard runtime/fuzz/fuzz_targets/*.rs)))
 fuzz: ## feed each parser with bytes of libFuzzer's for 60 s (needs cargo-fuzz and a C++ compiler)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-	@cd runtime/fuzz && export RUSTC_BOOTSTRAP=1 && cargo fuzz build && for target in $(FUZZ); do \
+	@cd runtime/fuzz && export RUSTC_BOOTSTRAP=1 TMPDIR=/dev/shm && cargo fuzz build && for target in $(FUZZ); do \
 		echo "fuzz: $$target" && mkdir -p corpus/$$target && \
 		cargo fuzz run $$target corpus/$$target seeds/$$target -- -max_total_time=$(or $(SECONDS_EACH),60) -timeout=20 -rss_limit_mb=4096 -verbosity=0 || exit; \
 	done

@@ -9,7 +9,7 @@ mod tracer;
 
 use bundle::{Bundle, ID, alive, mountinfo, private_mounts, soon};
 use nix::libc;
-use tracer::trials::{after_failure, as_it_was, clean, failed_clearly, moments, traced, try_all};
+use tracer::trials::{after_failure, as_it_was, clean, failed_clearly, moments, sample, traced, try_all};
 use tracer::{Call, Fault};
 
 /// The first container makes mount points in the root file system, which the others find: they do not make the same calls.
@@ -39,6 +39,38 @@ fn a_killed_create_can_be_deleted() {
             let made = || b.run("state", &[ID]).stdout.contains("\"created\"");
             if !soon(|| ended() || (verb == "create" && made())) {
                 return Err(format!("an init without its runtime lives on: {:?}", seen.pids));
+            }
+            b.delete()?;
+            clean(&b, &mounts, &seen.pids).map(|()| false)
+        });
+    }
+}
+
+/// What comes after a container was made speaks to nobody whom it could leave waiting; killed anywhere, the next command takes all away.
+#[test]
+fn a_killed_start_kill_or_delete_can_be_followed_by_a_delete() {
+    private_mounts();
+    let b = Bundle::new();
+    let mut config = b.docker();
+    config["process"]["args"] = serde_json::json!(["sleep", "1000"]);
+    b.write(&config);
+    let mounts = mountinfo();
+    warm_up(&b);
+    for (verb, args) in [("start", &[ID][..]), ("kill", &[ID, "KILL"]), ("delete", &[ID])] {
+        let after_create = |fault| {
+            assert!(b.run("create", &[ID]).ok());
+            let init = b.processes();
+            let (mut seen, answer) = traced(&b, verb, args, None, fault);
+            seen.pids.extend(init);
+            (seen, answer)
+        };
+        let (seen, answer) = after_create(None);
+        assert!(answer.ok(), "{answer:?}");
+        b.delete().unwrap();
+        try_all(&format!("SIGKILL of {verb}"), &sample(&seen.calls, 0..=0, usize::MAX), |call, _| {
+            let (seen, answer) = after_create(Some((call, Fault::Kill)));
+            if answer.code.is_some() && seen.hit {
+                return Err(format!("was not killed: {answer:?}"));
             }
             b.delete()?;
             clean(&b, &mounts, &seen.pids).map(|()| false)
