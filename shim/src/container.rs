@@ -78,6 +78,8 @@ pub struct Container {
     paused: AtomicBool,
     /// As long as another runtime is driven: its processes may outlive the init.
     shares_pids: AtomicBool,
+    /// A worker that deleted it was lost: what it has left may be too little to be deleted but by force.
+    half_deleted: AtomicBool,
     /// Kernel's count of OOM kills that containerd has been told of.
     oom_kills: AtomicU64,
     /// The init, until containerd knows of the container.
@@ -344,11 +346,14 @@ impl Container {
     }
 
     async fn delete_container(&self) -> Result<()> {
+        let force = self.half_deleted.load(Ordering::Relaxed);
         let run = |_: &Tools| {
             let deleted = match self.runtime() {
-                // It has ended. What a worker that was killed has left of its state can only be deleted by force.
-                None => ops::delete::delete(&self.global(), &self.id, true).map_err(Failure::from),
-                Some(runtime) => runtime.run(&words(&["delete", &self.id]), true).map(drop),
+                None => ops::delete::delete(&self.global(), &self.id, force).map_err(Failure::from),
+                Some(runtime) => {
+                    let words: &[&str] = if force { &["delete", "--force", &self.id] } else { &["delete", &self.id] };
+                    runtime.run(&self::words(words), true).map(drop)
+                }
             };
             let root = self.bundle.join("rootfs");
             let undone = if self.mounted { mounts::undo(&root) } else { Ok(()) };
@@ -360,7 +365,10 @@ impl Container {
             undone.map(|()| Vec::new()).map_err(|e| Failure::internal(&format!("unmount {}", root.display()), e.desc()))
         };
         let done = worker::run(&self.shim.reaper, Job { stdio: None }, run).await;
-        done.map(drop).map_err(|e| e.during("failed to delete task"))
+        done.map(drop).map_err(|e| {
+            self.half_deleted.fetch_or(e.code == worker::LOST, Ordering::Relaxed);
+            e.during("failed to delete task")
+        })
     }
 
     /// Where the cgroups of the container are: the runtime's own record, or where another runtime has put the init.

@@ -110,6 +110,7 @@ impl Container {
             turn: tokio::sync::Mutex::default(),
             paused: AtomicBool::new(false),
             shares_pids: AtomicBool::new(false),
+            half_deleted: AtomicBool::default(),
             oom_kills: AtomicU64::new(0),
             watch: Mutex::default(),
             restore: Mutex::default(),
