@@ -11,7 +11,7 @@ use orlop_sys::poll::{READ, poll};
 use orlop_sys::process as sys;
 use orlop_sys::{Errno, fds, file, terminal};
 use orlop_sys::{bpf, network, signal};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -44,9 +44,10 @@ pub struct Init<'a> {
     pub hook_output: Option<BorrowedFd<'a>>,
     /// What each step has mounted, where [`Plan::all_or_nothing`] holds; else there is no room for it.
     pub mounted: &'a [Cell<Option<Mounted>>],
-    /// Takes `HOME=` with the directory that the container's /etc/passwd names, where the plan has one to be found. The parent's, because
-    /// each page that the child writes is charged to the container, and this one is written only where there is something to write.
-    pub home: Option<&'a RefCell<Home>>,
+    /// Takes `HOME=` with the directory that the container's /etc/passwd names: [`HOME_MAX`] where the plan has one to be found. The
+    /// parent's, because each page that the child writes is charged to the container, and this one is written only where there is
+    /// something to write.
+    pub home: &'a [Cell<u8>],
 }
 
 /// A mount that was made, held by an fd, so that it can be found again whatever the container does to the path.
@@ -99,7 +100,7 @@ struct Walk<'a> {
 pub const SAID_MOST: usize = 1 << 15;
 
 /// Room for `HOME=` and the longest path.
-pub type Home = [u8; file::PATH_MAX + 6];
+pub const HOME_MAX: usize = file::PATH_MAX + 6;
 
 impl Init<'_> {
     /// Does everything; comes back only on failure, which the parent has then been told. The result is an exit status.
@@ -252,7 +253,7 @@ impl<'a> Walk<'a> {
                     sys::raise_ambient(capability)?;
                 }
             }
-            Step::Home(uid) => home_of(*uid, &mut init.home.ok_or(Errno::ENOBUFS)?.borrow_mut())?,
+            Step::Home(uid) => home_of(*uid, init.home)?,
             Step::FindProgram => self.program = find_program(init.plan)?,
             Step::NoNewPrivs => sys::set_no_new_privs()?,
             Step::CloseFrom(first) => self.close_from(*first)?,
@@ -426,13 +427,13 @@ impl<'a> Walk<'a> {
         let plan = self.init.plan;
         let Some(path) = plan.programs.get(self.program) else { return Errno::ENOENT.into() };
         sys::reset_signals();
-        if let (Some(index), Some(found)) = (plan.home, self.init.home)
-            && let Ok(home) = CStr::from_bytes_until_nul(&*found.borrow())
-            && !home.is_empty()
-        {
-            return sys::exec_with(path, &plan.args, &plan.env, index, home).into();
+        match plan.home {
+            Some(index) if self.init.home.first().is_some_and(|byte| byte.get() != 0) => {
+                sys::exec_with(path, &plan.args, &plan.env, index, self.init.home)
+            }
+            _ => sys::exec(path, &plan.args, &plan.env),
         }
-        sys::exec(path, &plan.args, &plan.env).into()
+        .into()
     }
 }
 
@@ -548,7 +549,7 @@ fn find_program(plan: &Plan) -> Result<usize, Fault> {
 /// image's: it is read in pieces, up to a bound (CVE-2026-47262), and only when it is a regular one. By itself, for the sake of the
 /// stack.
 #[inline(never)]
-fn home_of(uid: u32, buf: &mut Home) -> Result<(), Errno> {
+fn home_of(uid: u32, buf: &[Cell<u8>]) -> Result<(), Errno> {
     const MOST: usize = 1 << 20;
     /// A line may be as long; the container is charged for it.
     const CHUNK: usize = file::PATH_MAX;
@@ -598,19 +599,23 @@ fn number(digits: &[u8]) -> Option<u32> {
     })
 }
 
-fn put_home(buf: &mut Home, home: &[u8]) {
+fn put_home(buf: &[Cell<u8>], home: &[u8]) {
     let bytes = b"HOME=".iter().chain(home).chain(&[0]);
     // A line of the file is shorter than the room.
-    buf.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+    buf.iter().zip(bytes).for_each(|(place, byte)| place.set(*byte));
 }
 
 /// See `fuzzing`.
 #[cfg(fuzzing)]
 pub fn fuzz_passwd(data: &[u8]) {
-    let mut buf = [0; size_of::<Home>()];
-    for home in data.split(|b| *b == b'\n').filter_map(|line| home_in(line, 0)) {
-        put_home(&mut buf, home);
-        assert_eq!(buf.first(), Some(&b'H'));
+    for home in
+        data.split(|b| *b == b'\n').filter(|line| line.len() <= file::PATH_MAX).filter_map(|line| home_in(line, 0))
+    {
+        let buf = [const { Cell::new(0) }; HOME_MAX];
+        put_home(&buf, home);
+        let put = buf.map(|byte| byte.get());
+        let expected = [b"HOME=", home, b"\0"].concat();
+        assert_eq!(put.get(..expected.len()), Some(&expected[..]));
     }
 }
 

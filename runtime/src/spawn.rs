@@ -2,7 +2,7 @@
 
 use crate::cgroup::Entry;
 use crate::error::{Error, Kind, On, Result};
-use crate::init::{Gate, Home, Init as Child};
+use crate::init::{Gate, HOME_MAX, Init as Child};
 use crate::newidmap;
 use crate::plan::{Open, Plan, Planned, Step, TARGET, Tree};
 use crate::sync::{self, Frame, Tag};
@@ -11,7 +11,7 @@ use log::debug;
 use orlop_sys::poll::{READ, poll};
 use orlop_sys::process::{self as sys, Exit};
 use orlop_sys::{Errno, fds, file, mount, socket};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -95,7 +95,7 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
     let made = {
         let room = if plan.all_or_nothing { plan.steps.len() } else { 0 };
         let mounted: Vec<_> = (0..room).map(|_| Cell::new(None)).collect();
-        let home = plan.home.map(|_| Box::new(RefCell::new([0; size_of::<Home>()])));
+        let home = vec![Cell::new(0); plan.home.map_or(0, |_| HOME_MAX)];
         let child = Child {
             plan,
             opens: &opens,
@@ -106,7 +106,7 @@ pub fn spawn(request: Request, answers: &mut dyn Answers) -> Result<Init> {
             gate: request.gate.map_or(Gate::Parent, |fifo| Gate::Fifo(fifo.as_fd())),
             hook_output: output.as_ref().map(AsFd::as_fd),
             mounted: &mounted,
-            home: home.as_deref(),
+            home: &home,
         };
         let dir = request.entry.dir.as_ref().map(AsFd::as_fd);
         clone_child(plan, &child, dir, || {

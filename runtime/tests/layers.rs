@@ -23,8 +23,7 @@ const CHILD: &[&str] = &["init", "rootfs", "held", "hidden", "copy_up", "hook"];
 /// All of the crate that it may use: of the plan only the data, of the others what is made for it.
 const OF_THE_CHILD: &[&str] = &["plan", "sync", "hook", "init", "rootfs", "held", "hidden", "copy_up"];
 /// All of std that it may use: types that own nothing on the heap. (std::io::stdin() allocates a buffer.)
-const STD_OF_THE_CHILD: &[&str] =
-    &["std::cell::Cell;", "std::cell::{Cell, RefCell};", "std::ffi", "std::mem::forget", "std::os::fd"];
+const STD_OF_THE_CHILD: &[&str] = &["std::cell::Cell;", "std::ffi", "std::mem::forget", "std::os::fd"];
 /// Words that would allocate or reach for what is not there. CString may be named, as the plan holds them, but not made.
 const NEVER_IN_THE_CHILD: &[&str] = &[
     "serde",

@@ -550,12 +550,13 @@ pub fn exec(path: &CStr, args: &Strings, env: &Strings) -> Errno {
     Errno::last()
 }
 
-/// [`exec`] with the entry `index` of the environment replaced by `value`; in place, as nothing may be allocated, and a copy on the stack
-/// would be memory that the container is charged for.
-pub fn exec_with(path: &CStr, args: &Strings, env: &Strings, index: usize, value: &CStr) -> Errno {
+/// [`exec`] with the entry `index` of the environment replaced by `value`, up to its NUL; in place, as nothing may be allocated, and a copy
+/// on the stack would be memory that the container is charged for. EINVAL: it has no NUL, or there is no such entry.
+pub fn exec_with(path: &CStr, args: &Strings, env: &Strings, index: usize, value: &[Cell<u8>]) -> Errno {
     // The last place is that of the null pointer.
-    let Some(entry) = env.pointers.get(index).filter(|_| index < env.owned.len()) else { return exec(path, args, env) };
-    let old = entry.replace(value.as_ptr());
+    let entry = env.pointers.get(index).filter(|_| index < env.owned.len());
+    let (Some(entry), true) = (entry, value.iter().any(|byte| byte.get() == 0)) else { return Errno::EINVAL };
+    let old = entry.replace(value.as_ptr().cast());
     let errno = exec(path, args, env);
     entry.set(old);
     errno
