@@ -15,7 +15,8 @@ pid='' born=''
 # A pid may be another process's by now; together with its start time it is not.
 start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
 # user-mode-linux goes on, doing nothing, after a panic.
-panicked() { grep -qs '^Kernel panic' "$VM_RUN/console.log"; }
+readonly PANIC='Kernel panic - not syncing'
+panicked() { grep -aqs "$PANIC" "$VM_RUN/console.log"; }
 alive() { [ -s "$pidfile" ] && read -r pid born <"$pidfile" && [ "$(start_time "$pid")" = "$born" ]; }
 
 stop() {
@@ -51,13 +52,14 @@ start() {
     mkdir -p "$VM_RUN" "$VM_SHARE"
     exec 9>"$VM_RUN/.lock"
     flock -w 600 9 || die "another start holds $VM_RUN/.lock"
-    if alive; then
+    if alive && ! panicked; then
         say "already running, pid $pid"
         return
     fi
     [ -s "$VM_CACHE/stamp" ] || die "no image in $VM_CACHE: run build.sh"
     stop
     mkdir -p "$VM_SHARE/.spool"
+    : >"$VM_RUN/console.log"
     printf '%s\n' "$VM_BACKEND" "$(realpath "$VM_SHARE")" >"$VM_RUN/where"
     case $VM_BACKEND in
         uml) start_uml ;;
@@ -70,6 +72,7 @@ start() {
     until [ -s "$VM_SHARE/.spool/ready" ]; do
         why=
         alive || why="ended while it booted"
+        ! panicked || why="panicked while it booted"
         [ $SECONDS -lt $end ] || why="does not answer after $VM_BOOT_TIMEOUT s"
         if [ -n "$why" ]; then
             tail -n 25 "$VM_RUN/console.log" >&2
@@ -89,7 +92,7 @@ case ${1:-} in
     status)
         alive || die "stopped"
         if panicked; then
-            grep -A 40 '^Kernel panic' "$VM_RUN/console.log" >&2
+            grep -a -A 40 "$PANIC" "$VM_RUN/console.log" >&2
             die "its kernel has panicked: see above"
         fi
         say "$(head -n 1 "$VM_RUN/where") machine, pid $pid, /share is $(tail -n 1 "$VM_RUN/where")"

@@ -22,7 +22,7 @@ readonly BESIDE='--skip image:: --skip inspect:: --skip volume:: --skip network:
 # shellcheck disable=SC2016
 readonly SUITES='
 docker-systemd       root    2400     CGROUP_DRIVER=systemd ./docker default::
-docker-shim          root    1800     RUNTIME_TYPE=io.containerd.orlop.v2 ./docker --skip default::
+docker-shim          root    2400     RUNTIME_TYPE=io.containerd.orlop.v2 ./docker --skip default::
 docker-cgroupfs      root    1800     ./docker --skip default:: --skip run:: --skip security:: $BESIDE
 cri                  root    1800     ./cri
 shim                 root    1800     ./shim --skip at_each_
@@ -153,8 +153,6 @@ begin() { # MACHINE ROW
     printf '==> %s begins on machine %d: %s; %d wait\n' "$name" "$machine" "$command" ${#queue[@]}
 }
 
-up() { on "$1" "$here/boot.sh" status >/dev/null; }
-
 # Waits a while for the end of the suite of any machine.
 ended() {
     local machine
@@ -165,8 +163,6 @@ ended() {
         sleep 1
     done
     for machine in "${!running_on[@]}"; do
-        # Its suite would wait for it till its time is over.
-        up "$machine" || kill -- "-${running_on[$machine]}" 2>/dev/null || true
         printf '    machine %d: %s for %d s, %d lines; the last one: %s\n' "$machine" "${name_of[$machine]}" $((SECONDS - started[$machine])) \
             "$(wc -l <"$logs/${name_of[$machine]}.log")" "$(tail -n 1 "$logs/${name_of[$machine]}.log" | cut -c 1-120)"
     done
@@ -179,7 +175,7 @@ finish() { # MACHINE
     printf '\n==> %s, which ran on machine %d:\n' "$name" "$machine"
     cat "$logs/$name.log"
     tally "$name" "$logs/$name.log" $status $((SECONDS - started[$machine]))
-    up "$machine" || { printf '==> machine %d is gone\n' "$machine"; return 1; }
+    on "$machine" "$here/boot.sh" status >/dev/null || { printf '==> machine %d is gone\n' "$machine"; return 1; }
 }
 
 run_all() {

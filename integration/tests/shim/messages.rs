@@ -30,12 +30,12 @@ const BETWEEN: usize = 20;
 /// Each call by which the process speaks, the one behind it, and `between` others.
 fn moments(seen: &Seen, role: usize, between: usize) -> Vec<Call> {
     let own: Vec<Call> = seen.calls.iter().filter(|call| call.role == role).copied().collect();
-    let spoken = own.iter().enumerate().filter(|(_, call)| call.speaks()).flat_map(|(i, _)| [i, i + 1]);
+    let spoken = own.iter().enumerate().filter(|(_, call)| call.speaks).flat_map(|(i, _)| [i, i + 1]);
     let others = (0..own.len()).step_by(own.len().div_ceil(between).max(1));
     let mut all: Vec<Call> = spoken.chain(others).filter_map(|i| own.get(i).copied()).collect();
     all.sort_unstable();
     all.dedup();
-    assert!(all.iter().any(Call::speaks), "process {role} says nothing: {own:?}");
+    assert!(all.iter().any(|call| call.speaks), "process {role} says nothing: {own:?}");
     all
 }
 
@@ -43,11 +43,18 @@ fn moments(seen: &Seen, role: usize, between: usize) -> Vec<Call> {
 fn try_all(who: &str, calls: &[Call], mut one: impl FnMut(Call) -> Result<bool, String>) {
     let began = Instant::now();
     let hit = |call: &&Call| one(**call).unwrap_or_else(|why| panic!("{who}, killed at {call}: {why}"));
-    let hits = calls.iter().filter(hit).count();
-    let (all, spoken) = (calls.len(), calls.iter().filter(|call| call.speaks()).count());
-    eprintln!("SIGKILL of {who}: {hits} of {all} ({spoken} at a message), {:.1?}", began.elapsed());
+    let hits: Vec<&Call> = calls.iter().filter(hit).collect();
     // How often the daemon is woken is a matter of luck.
-    assert!(hits * 2 >= all, "{} of {all} calls were not made again", all - hits);
+    let of_daemon = calls.iter().any(|call| call.role == 0);
+    let messages = |calls: &mut dyn Iterator<Item = &Call>| calls.filter(|call| call.speaks).count();
+    for (what, all, hits, most_missed) in [
+        ("calls", calls.len(), hits.len(), 30),
+        ("messages", messages(&mut calls.iter()), messages(&mut hits.iter().copied()), 10),
+    ] {
+        let most_missed = if of_daemon { 50 } else { most_missed };
+        eprintln!("SIGKILL of {who}: at {hits} of {all} {what}, {:.1?}", began.elapsed());
+        assert!((all - hits) * 100 <= all * most_missed, "{} of {all} {what} were not made again", all - hits);
+    }
 }
 
 /// One clear error: what failed, and why, in one line.

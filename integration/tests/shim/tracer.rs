@@ -8,6 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -18,15 +20,19 @@ pub struct Call {
     pub role: usize,
     pub number: i64,
     nth: u32,
+    /// Whether one process speaks to another by it, over a socket, a pipe or the gate's fifo.
+    pub speaks: bool,
 }
 
-impl Call {
-    /// Whether one process speaks to another by it, over a socket, a pipe or the gate's fifo.
-    pub fn speaks(&self) -> bool {
-        use libc::{SYS_read, SYS_recvfrom, SYS_recvmsg, SYS_sendmsg, SYS_sendto, SYS_write, SYS_writev};
-        let calls = [SYS_sendmsg, SYS_recvmsg, SYS_sendto, SYS_recvfrom, SYS_read, SYS_write, SYS_writev];
-        calls.contains(&self.number)
-    }
+/// See [`Call::speaks`]; `fd` is the first argument.
+fn speaks(pid: Pid, number: i64, fd: u64) -> bool {
+    let file = [libc::SYS_read, libc::SYS_write, libc::SYS_readv, libc::SYS_writev];
+    let socket = [libc::SYS_sendmsg, libc::SYS_recvmsg, libc::SYS_sendto, libc::SYS_recvfrom];
+    let is_channel = || {
+        let kind = fs::metadata(format!("/proc/{pid}/fd/{}", fd as i32)).map(|file| file.file_type());
+        kind.is_ok_and(|kind| kind.is_socket() || kind.is_fifo())
+    };
+    socket.contains(&number) || (file.contains(&number) && is_channel())
 }
 
 impl std::fmt::Display for Call {
@@ -121,7 +127,7 @@ impl Tracer {
         }
         let number = registers.orig_rax as i64;
         let nth = self.counts.entry((role, number)).and_modify(|n| *n += 1).or_insert(1);
-        let call = Call { role, number, nth: *nth };
+        let call = Call { role, number, nth: *nth, speaks: speaks(pid, number, registers.rdi) };
         self.seen.calls.push(call);
         if self.fault == Some(call) {
             self.seen.hit = true;
