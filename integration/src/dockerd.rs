@@ -57,6 +57,7 @@ pub struct Dockerd {
     process: Mutex<Option<Child>>,
     loaded: Mutex<Loaded>,
     baseline: Mutex<Vec<String>>,
+    exported: Mutex<Vec<String>>,
     cgroup_parent: String,
     runtime_type: Option<String>,
 }
@@ -80,6 +81,7 @@ impl Dockerd {
             process: Mutex::default(),
             loaded: Mutex::default(),
             baseline: Mutex::default(),
+            exported: Mutex::default(),
             cgroup_parent,
             runtime_type: std::env::var(RUNTIME_TYPE).ok(),
         };
@@ -245,14 +247,21 @@ impl Dockerd {
         [&bad[bad.len().saturating_sub(200)..], last].concat().join("\n")
     }
 
-    /// The containers of which the daemon keeps a layer, each with the name of its directory in `overlay2`.
-    pub fn layers(&self) -> Vec<String> {
-        let kept = fs::read_dir(self.dir().join("data/image/overlay2/layerdb/mounts")).into_iter().flatten().flatten();
+    /// The containers of which the daemon keeps a layer, each with where that is mounted.
+    pub fn layers(&self) -> Vec<(String, PathBuf)> {
+        let data = self.dir().join("data");
+        let kept = fs::read_dir(data.join("image/overlay2/layerdb/mounts")).into_iter().flatten().flatten();
         kept.map(|entry| {
             let layer = fs::read_to_string(entry.path().join("mount-id")).unwrap_or_default();
-            format!("{}: {layer}", entry.file_name().to_string_lossy())
+            (entry.file_name().to_string_lossy().into_owned(), data.join("overlay2").join(layer).join("merged"))
         })
         .collect()
+    }
+
+    /// This container was exported. Docker 26 takes a reference to its layer for that and never gives it back: the layer stays mounted, with
+    /// any runtime, when the container is long gone.
+    pub fn has_exported(&self, id: String) {
+        self.exported.lock().expect("not poisoned").push(id);
     }
 
     /// A command for `program` in the daemon's mount and network namespace.
@@ -301,7 +310,11 @@ impl Dockerd {
         let baseline = self.baseline.lock().expect("not poisoned");
         // Made for the first container on the host's network and kept: dockerd's, not a container's.
         let kept = self.exec_root().join("netns/default");
-        self.mounts().into_iter().filter(|mount| !baseline.contains(mount) && Path::new(mount) != kept).collect()
+        let exported = self.exported.lock().expect("not poisoned");
+        let layers = self.layers().into_iter().filter(|(id, _)| exported.contains(id));
+        let kept: Vec<PathBuf> = layers.map(|(_, mount)| mount).chain([kept]).collect();
+        let is_new = |mount: &String| !baseline.contains(mount) && !kept.iter().any(|kept| kept == Path::new(mount));
+        self.mounts().into_iter().filter(is_new).collect()
     }
 
     /// Processes whose command line names the daemon's directory: dockerd, containerd, shims, port proxies.

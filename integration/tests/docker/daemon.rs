@@ -127,6 +127,6 @@ pub(crate) fn nothing_left(daemon: &Dockerd) {
         }
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-    let layers = daemon.layers().join("\n");
-    panic!("left behind:\n{}\nlayers:\n{layers}\nthe daemon's log:\n{}", left.join("\n"), daemon.log());
+    let layers = daemon.layers();
+    panic!("left behind:\n{}\nlayers: {layers:#?}\nthe daemon's log:\n{}", left.join("\n"), daemon.log());
 }

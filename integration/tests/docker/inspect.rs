@@ -99,6 +99,7 @@ fn diff_and_export(f: &Fixture) {
     // Mount points of the runtime must not show up as changes of the image.
     assert!(!diff.contains("/dev/") && !diff.contains("/proc/"), "{diff}");
     let tar = f.dir().join("export.tar");
+    f.daemon().has_exported(f.inspect(&c, ".Id"));
     f.ok(&format!("export -o {} {c}", tar.display()));
     let list = orlop_integration::programs::run(orlop_integration::programs::command("tar").arg("-tf").arg(tar));
     let list = String::from_utf8_lossy(&list);
