@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 
 # What is left out of the runtime's own tests has no place there: `layers` and `errors` read the sources, `faults` and `seal`
 # are about ptrace(2) and /proc/PID/wchan as user-mode-linux has them not, `steps` wants NUMA and cpusets, and
-# `devices` races on two processors. The tests of the shim that kill it `at_each_` message need ptrace(2), too.
+# `devices` races on two processors.
 readonly RUNTIME_TESTS='callers cgroup_devices cgroup_lifecycle checkpoint concurrent fields foreground mounts resctrl seccomp unfinished update'
 
 # What is Docker's own business more than the runtime's; once is enough.
@@ -25,7 +25,7 @@ docker-systemd       root    2400     CGROUP_DRIVER=systemd ./docker default::
 docker-shim          root    2400     RUNTIME_TYPE=io.containerd.orlop.v2 ./docker --skip default::
 docker-cgroupfs      root    1800     ./docker --skip default:: --skip run:: --skip security:: $BESIDE
 cri                  root    1800     ./cri
-shim                 root    1800     ./shim --skip at_each_
+shim                 root    1800     ./shim
 podman-cgroupfs      root    1800     ./podman
 podman-systemd       root    1800     CGROUP_MANAGER=systemd ./podman
 podman-rootless      tester  1800     CGROUP_MANAGER=systemd ./podman
