@@ -1,25 +1,46 @@
 //! A systemd that stops answering holds no command up for ever, and what it was asked for is told, or is taken away without it. It is played by this
 //! test, on a socket of its own. Needs root.
-#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "the program under test, and a peer beside it")]
 
 mod bundle;
 
 use bundle::{Answer, Bundle, ID, mountinfo, private_mounts, soon, unclear};
+use libtest_mimic::{Arguments, Trial};
 use orlop_sys::mount;
 use serde_json::json;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The patience that a command has with one call, and what a busy machine may add to it.
 const LIMIT: Duration = Duration::from_secs(30 + 60);
+
+const TESTS: &[(&str, fn())] = &[
+    ("create_when_nobody_says_a_word", create_when_nobody_says_a_word),
+    ("create_when_the_call_is_not_answered", create_when_the_call_is_not_answered),
+    ("create_when_the_job_does_not_end", create_when_the_job_does_not_end),
+    ("a_container_is_ended_without_it", a_container_is_ended_without_it),
+    ("an_update_that_it_does_not_hear_changes_nothing", an_update_that_it_does_not_hear_changes_nothing),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Each waits for half a minute, all of them at once.
+    arguments.test_threads.get_or_insert(TESTS.len());
+    let trials = TESTS.iter().map(|&(name, body)| {
+        Trial::test(name, move || {
+            body();
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
 
 /// What systemd still does.
 #[derive(Clone, Copy, PartialEq)]
@@ -244,17 +265,14 @@ impl Drop for Peer {
     }
 }
 
-#[test]
 fn create_when_nobody_says_a_word() {
     a_create_fails(Does::Accept, "StartTransientUnit");
 }
 
-#[test]
 fn create_when_the_call_is_not_answered() {
     a_create_fails(Does::Authenticate, "StartTransientUnit");
 }
 
-#[test]
 fn create_when_the_job_does_not_end() {
     a_create_fails(Does::Begin, "");
 }
@@ -269,7 +287,6 @@ fn made() -> Peer {
 }
 
 /// What is the kernel's is done, and the rest is told.
-#[test]
 fn a_container_is_ended_without_it() {
     let peer = made();
     let mounts = mountinfo();
@@ -288,7 +305,6 @@ fn a_container_is_ended_without_it() {
     assert!(left(b, &mounts).is_empty(), "{:?}", left(b, &mounts));
 }
 
-#[test]
 fn an_update_that_it_does_not_hear_changes_nothing() {
     let peer = made();
     peer.fails("update", &["--cpu-share", "512", ID], "SetUnitProperties");
