@@ -22,18 +22,11 @@ fn is_clear(answer: &Answer, errno: &str) {
     assert_eq!(unclear(&answer.stderr), None);
 }
 
-/// A container that sleeps.
-fn sleeping(b: &Bundle) {
-    let mut config = b.docker();
-    config["process"]["args"] = serde_json::json!(["sleep", "1000"]);
-    b.write(&config);
-}
-
 #[test]
 fn a_full_state_directory_is_told_and_a_container_in_it_can_be_deleted() {
     private_mounts();
     let b = Bundle::new();
-    sleeping(&b);
+    b.write(&b.sleeping());
     state_on_tmpfs(&b, c"size=256k");
     let mounts = mountinfo();
     let filler = b.root().join("filler");
@@ -71,7 +64,7 @@ fn a_read_only_state_directory_is_told() {
 fn a_container_whose_cgroups_others_have_removed_can_be_deleted() {
     private_mounts();
     let b = Bundle::new();
-    sleeping(&b);
+    b.write(&b.sleeping());
     let mounts = mountinfo();
     assert!(b.run("create", &[ID]).ok() && b.run("start", &[ID]).ok());
     let all = b.processes();
@@ -93,7 +86,7 @@ fn a_frozen_container_can_be_killed_and_deleted() {
     private_mounts();
     for kill_first in [false, true] {
         let b = Bundle::new();
-        sleeping(&b);
+        b.write(&b.sleeping());
         let mounts = mountinfo();
         assert!(b.run("create", &[ID]).ok() && b.run("start", &[ID]).ok());
         let freeze = |dir: &std::path::PathBuf| {
@@ -124,7 +117,7 @@ impl Drop for Bystander {
 fn a_process_that_has_the_inits_number_is_left_alone() {
     private_mounts();
     let b = Bundle::new();
-    sleeping(&b);
+    b.write(&b.sleeping());
     assert!(b.run("create", &[ID]).ok() && b.run("start", &[ID]).ok());
     let bystander = Bystander(Command::new("sleep").arg("1000").spawn().unwrap());
     let file = b.state_dir().join("state.json");

@@ -220,7 +220,7 @@ fn kind(step: &Step) -> String {
 
 #[test]
 fn every_step_names_its_field() {
-    let mut missing = listed("plan/mod.rs", "pub enum Step {", "\n}", |line| {
+    let mut missing = listed("plan/step.rs", "pub enum Step {", "\n}", |line| {
         let name = line.strip_prefix("    ")?;
         let end = name.find(|c: char| !c.is_alphanumeric())?;
         name.starts_with(char::is_uppercase).then_some(&name[..end])

@@ -86,10 +86,9 @@ fn a_failed_run_leaves_nothing() {
 fn a_failed_exec_leaves_the_container_alone() {
     private_mounts();
     let b = Bundle::new();
-    let mut config = b.docker();
+    let mut config = b.sleeping();
     // Another group than ours: else it would not be set.
     config["process"]["user"]["gid"] = serde_json::json!(7);
-    config["process"]["args"] = serde_json::json!(["sleep", "1000"]);
     b.write(&config);
     assert!(b.run("create", &[ID]).ok());
     assert!(b.run("start", &[ID]).ok());

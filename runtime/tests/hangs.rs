@@ -103,9 +103,7 @@ fn a_container_that_runs_is_killed_at_once() {
     private_mounts();
     let mounts = mountinfo();
     let b = Bundle::new();
-    let mut config = b.docker();
-    config["process"]["args"] = json!(["sleep", "1000"]);
-    b.write(&config);
+    b.write(&b.sleeping());
     // A busy machine takes its time, too; not every time.
     let killed = |_: i32| {
         assert!(b.run("create", &[ID]).ok() && b.run("start", &[ID]).ok());

@@ -51,9 +51,7 @@ fn a_killed_create_can_be_deleted() {
 fn a_killed_start_kill_or_delete_can_be_followed_by_a_delete() {
     private_mounts();
     let b = Bundle::new();
-    let mut config = b.docker();
-    config["process"]["args"] = serde_json::json!(["sleep", "1000"]);
-    b.write(&config);
+    b.write(&b.sleeping());
     let mounts = mountinfo();
     warm_up(&b);
     for (verb, args) in [("start", &[ID][..]), ("kill", &[ID, "KILL"]), ("delete", &[ID])] {
@@ -180,9 +178,7 @@ impl Drop for Holder {
 fn a_killed_exec_leaves_the_container_alone() {
     private_mounts();
     let b = Bundle::new();
-    let mut config = b.docker();
-    config["process"]["args"] = serde_json::json!(["sleep", "1000"]);
-    b.write(&config);
+    b.write(&b.sleeping());
     assert!(b.run("create", &[ID]).ok());
     assert!(b.run("start", &[ID]).ok());
     let init = b.processes();

@@ -1,8 +1,8 @@
 //! What of a v2 cgroup is given to the container: its files to its user (config-linux.md, "Cgroup ownership"), and a cgroup below
 //! it in which its process starts.
 
+use super::host::{annotation, below};
 use super::tree::{self, Made};
-use super::{annotation, below};
 use crate::error::{On, Result};
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Spec};
 use std::io::ErrorKind;

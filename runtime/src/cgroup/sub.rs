@@ -1,6 +1,7 @@
 //! Where exec goes below the container's cgroups.
 
-use super::{Paths, below};
+use super::Paths;
+use super::host::below;
 use crate::error::{Error, Result, invalid};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};

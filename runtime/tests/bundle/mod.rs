@@ -80,6 +80,13 @@ impl Bundle {
         fs::write(self.path("config.json"), config.to_string()).unwrap();
     }
 
+    /// The same container as [`Bundle::docker`]'s, asleep.
+    pub(crate) fn sleeping(&self) -> Value {
+        let mut config = self.docker();
+        config["process"]["args"] = json!(["sleep", "1000"]);
+        config
+    }
+
     /// What `docker run` asks for by default, and one hook of each kind. The program says that it works.
     pub(crate) fn docker(&self) -> Value {
         let capabilities = json!([
