@@ -28,10 +28,17 @@ stop() {
     rm -rf "$pidfile" "$VM_RUN/cow" "$VM_RUN/where" "$VM_SHARE/.spool"
 }
 
+# Which of the processors that we may use is the one of user-mode-linux: its kernel and its processes take turns by ptrace(2), and whoever is woken
+# on another processor than the waker's has to wait for it.
+processor() {
+    taskset -cp $$ | sed 's/.*: //' | tr , '\n' | while IFS=- read -r first last; do seq "$first" "${last:-$first}"; done |
+        sed -n "$(((VM_MACHINE - 1) % $(nproc) + 1))p"
+}
+
 # In a mount and a pid namespace of its own: it ends whole when the recorded process does, and leaves no mount behind.
 start_uml() {
     need unshare util-linux
-    setsid unshare --mount --propagation private --pid --fork --kill-child "$here/uml.sh" "$VM_CACHE" "$VM_RUN" "$VM_SHARE" "$VM_MEM" \
+    setsid taskset -c "$(processor)" unshare --mount --propagation private --pid --fork --kill-child "$here/uml.sh" "$VM_CACHE" "$VM_RUN" "$VM_SHARE" "$VM_MEM" \
         "${KERNEL_LINE[@]}" </dev/null >"$VM_RUN/console.log" 2>&1 9>&- &
 }
 

@@ -27,7 +27,7 @@ need mke2fs e2fsprogs
 need cc gcc
 [ "$(uname -m)" = x86_64 ] || die "the second test host is made for x86_64, this is $(uname -m)"
 
-stamp=$({ cat "$here"/{build,customize,agent}.sh "$here/xstate.c"; echo "$VM_SUITE $VM_DISK"; } | sha256sum | cut -c 1-16)
+stamp=$({ cat "$here"/{build,customize,agent}.sh "$here/uml-host.c"; echo "$VM_SUITE $VM_DISK"; } | sha256sum | cut -c 1-16)
 mkdir -p "$VM_CACHE"
 exec 9>"$VM_CACHE/.lock"
 flock -w 3600 9 || die "another build holds $VM_CACHE/.lock"
@@ -79,7 +79,7 @@ say "packages installed in $((SECONDS - began)) s"
 grep '^NOTE: ' "$VM_CACHE/build.log" || true
 
 began=$SECONDS
-cc -O2 -Wall -shared -fPIC -o "$work/out/uml/xstate.so" "$here/xstate.c"
+cc -O2 -Wall -shared -fPIC -o "$work/out/uml/uml-host.so" "$here/uml-host.c"
 mke2fs -q -t ext4 -O ^has_journal -E lazy_itable_init=1 -m 0 -L vmroot -d "$work/root" "$work/out/root.ext4" "${VM_DISK}M" >/dev/null
 rm -rf "$VM_CACHE/stamp" "$VM_CACHE/uml"
 mv -f "$work"/out/* "$VM_CACHE/"

@@ -54,7 +54,7 @@ export VM_BACKEND VM_SUITE VM_MACHINES VM_MEM VM_SMP VM_DISK VM_CACHE VM_RUN VM_
 on() {
     local run=$VM_RUN share=$VM_SHARE
     if [ "$1" != 1 ]; then run=$VM_RUN/$1 share=$VM_RUN/$1/share; fi
-    as_root env "VM_RUN=$run" "VM_SHARE=$share" "${@:2}" 8>&-
+    as_root env "VM_MACHINE=$1" "VM_RUN=$run" "VM_SHARE=$share" "${@:2}" 8>&-
 }
 
 # Static, so that they run on any Debian; against glibc, because some of them need more of ptrace(2) than musl has.

@@ -19,5 +19,5 @@ mount --bind "$cache" "$root/cache"
 mount --bind "$run" "$root/run"
 # Nothing that is written there is to outlive the machine: no write barriers, each of which is an fsync(2) of the host's disk.
 # chroot(1) itself does not find the preloaded file, and says so: harmless.
-TMPDIR=/tmp HOME=/tmp LD_PRELOAD=/xstate.so exec chroot "$root" /linux.uml umid=vm "mem=${memory}M" \
+TMPDIR=/tmp HOME=/tmp LD_PRELOAD=/uml-host.so exec chroot "$root" /linux.uml umid=vm "mem=${memory}M" \
     ubd0=/run/cow,/cache/root.ext4 root=/dev/ubda rootflags=barrier=0 con=null con0=null,fd:1 ssl=null "$@"

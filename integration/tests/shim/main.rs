@@ -49,16 +49,10 @@ macro_rules! tests {
     ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name)),*] };
 }
 
-/// A process that is killed in the middle of clone3(2) makes the kernel of a user-mode-linux machine panic (6.12: flush_tlb_mm of an mm that
-/// copy_process gives up), and with it the whole host. Elsewhere that is what these tests are for. So are those of `messages`, which want
-/// a ptrace(2) that user-mode-linux, itself a tracer, does not have.
-const KILLED_IN_CLONE: &[&str] =
-    &["a_worker_is_killed_in_create", "a_worker_is_killed_in_exec", "the_shim_is_killed_in_create"];
-
+/// Those of `messages` want a ptrace(2) that user-mode-linux, itself a tracer, does not have.
 fn is_for_another_kernel(name: &str) -> bool {
-    assert!(KILLED_IN_CLONE.iter().all(|killed| killed::TESTS.iter().any(|(test, _)| test == killed)));
     let uml = || fs::read_to_string("/proc/cpuinfo").expect("procfs").contains("User Mode Linux");
-    (KILLED_IN_CLONE.contains(&name) || messages::TESTS.iter().any(|(traced, _)| *traced == name)) && uml()
+    messages::TESTS.iter().any(|(traced, _)| *traced == name) && uml()
 }
 
 const TESTS: &[&[Test]] =
