@@ -43,7 +43,7 @@ test: build ## unit, conformance and Docker tests, against out/orlop
 
 # VM_BACKEND=uml|tcg|kvm; the other variables are in integration/testhost/settings.sh. SUITES="conformance docker": these alone
 test-vm: build ## the same on a virtual Debian 13: cgroup v2, systemd, AppArmor; made, booted and ended by this
-	@integration/setup.sh vm
+	@integration/setup.sh vm $(if $(filter-out uml,$(VM_BACKEND)),qemu)
 	@ORLOP=$(ORLOP) integration/testhost/suites.sh $(SUITES)
 
 # RUNTIME=/path/to/another, FILTER=name, FORMAT=tap|json|markdown
@@ -97,7 +97,7 @@ lint: ## formatting, clippy, shellcheck, the rules of the tree, aarch64
 	@integration/setup.sh build lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	grep -rlE --exclude-dir=.git --exclude-dir=target --exclude-dir=out --exclude-dir=corpus --exclude-dir=artifacts '^#!/.*\b(ba)?sh\b' . | xargs -r shellcheck
+	grep -rlE --exclude-dir=.git --exclude-dir=target --exclude-dir=out --exclude-dir=corpus --exclude-dir=artifacts '^(#!/.*\b(ba)?sh\b|# shellcheck shell=)' . | xargs -r shellcheck
 	! find . \( -path ./target -o -path ./.git \) -prune -o -regextype egrep -regex '.*/(utils?|common|helpers?)(\.[a-z]+)?' -print | grep .
 	! grep -rnE --include=*.rs --exclude-dir=target '\bunsafe\s*(\{|fn\b|impl\b|trait\b|extern\b|\()' . | grep -v '^\./runtime/sys/'
 	integration/compatibility.sh --check

@@ -2,7 +2,7 @@
 # Makes a Debian 12 or 13 machine ready: packages that are missing, a Rust toolchain, the static target.
 # Changes nothing where everything is there already, and then needs neither root nor the network.
 #
-#   integration/setup.sh [build] [lint] [demo] [test] [vm] [conformance] [bench]   install what these need (default: the first four)
+#   integration/setup.sh [build] [lint] [demo] [test] [vm] [qemu] [conformance] [bench]   install what these need (default: the first four)
 #   integration/setup.sh target                                 print the target that a static binary is built for
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -55,6 +55,8 @@ vm          /usr/include/stdlib.h                     libc6-dev
 vm          /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
 vm          jq                                        jq
 vm          flock                                     util-linux
+vm          debootstrap                               debootstrap
+qemu        qemu-system-x86_64                        qemu-system-x86
 conformance busybox                                   busybox-static
 conformance script                                    bsdutils
 conformance strace                                    strace

@@ -11,7 +11,10 @@ export ORLOP RUNTIME=$ORLOP
 
 if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null || { echo "test: the kernel tests need root, and there is no sudo: run \`make test\` as root" >&2; exit 1; }
-    # Cargo compiles as the user; only the test programs run as root.
+    # Now, while there is a terminal to ask for a password on.
+    sudo -v
+    # Cargo compiles as the user; only the test programs run as root. What they keep, they keep where the user may, too.
+    mkdir -p "${XDG_CACHE_HOME:-$HOME/.cache}/orlop"
     host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
     export "CARGO_TARGET_${host}_RUNNER=sudo -E"
 fi

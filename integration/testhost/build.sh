@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=/dev/null
 . "$here/settings.sh"
 
-# The mirror may be slow, but it must not hang.
+# Seconds: the mirror may be slow, but it must not hang.
 readonly LIMIT=1800
 readonly PACKAGES='
 linux-image-amd64 initramfs-tools zstd user-mode-linux
@@ -27,10 +27,12 @@ need mke2fs e2fsprogs
 need cc gcc
 [ "$(uname -m)" = x86_64 ] || die "the second test host is made for x86_64, this is $(uname -m)"
 
-stamp=$({ cat "$here"/{build,customize,agent}.sh "$here/uml-host.c"; echo "$VM_SUITE $VM_DISK"; } | sha256sum | cut -c 1-16)
+stamp=$({ cat "$here"/{build,customize,agent}.sh; echo "$VM_SUITE $VM_DISK"; } | sha256sum | cut -c 1-16)
 mkdir -p "$VM_CACHE"
 exec 9>"$VM_CACHE/.lock"
 flock -w 3600 9 || die "another build holds $VM_CACHE/.lock"
+cc -O2 -Wall -shared -fPIC -o "$VM_CACHE/uml-host.so.new" "$here/uml-host.c"
+mv "$VM_CACHE/uml-host.so.new" "$VM_CACHE/uml-host.so"
 if [ "${1:-}" != --force ] && [ "$(cat "$VM_CACHE/stamp" 2>/dev/null)" = "$stamp" ]; then
     say "$VM_SUITE is cached ($VM_CACHE, $stamp)"
     exit 0
@@ -67,7 +69,7 @@ while read -r line; do proxies+=("--aptopt=$line"); done < <(apt-config dump | g
 
 began=$SECONDS
 say "$VM_SUITE from $main"
-OUT=$work/out timeout -k 10 $LIMIT mmdebstrap --mode=root --variant=minbase \
+OUT=$work/out timeout --foreground -k 10 $LIMIT mmdebstrap --mode=root --variant=minbase \
     --include="$(xargs <<<"$PACKAGES" | tr ' ' ,)" "${proxies[@]}" --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
     --aptopt='Acquire::Retries "3"' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-exclude=/usr/share/doc/*' --customize-hook="'$here/customize.sh' \"\$1\"" \
@@ -79,7 +81,6 @@ say "packages installed in $((SECONDS - began)) s"
 grep '^NOTE: ' "$VM_CACHE/build.log" || true
 
 began=$SECONDS
-cc -O2 -Wall -shared -fPIC -o "$work/out/uml/uml-host.so" "$here/uml-host.c"
 mke2fs -q -t ext4 -O ^has_journal -E lazy_itable_init=1 -m 0 -L vmroot -d "$work/root" "$work/out/root.ext4" "${VM_DISK}M" >/dev/null
 rm -rf "$VM_CACHE/stamp" "$VM_CACHE/uml"
 mv -f "$work"/out/* "$VM_CACHE/"

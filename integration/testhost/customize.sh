@@ -6,7 +6,11 @@ root=$1
 here=$(cd "$(dirname "$0")" && pwd)
 inside() { chroot "$root" "$@"; }
 for package in $OPTIONAL; do
-    inside apt-get install -y --no-install-recommends "$package" >/dev/null 2>&1 || echo "NOTE: no package $package"
+    if [ -n "$(inside apt-cache policy "$package" | awk '$1 == "Candidate:" && $2 != "(none)"')" ]; then
+        inside apt-get install -y --no-install-recommends "$package" >/dev/null
+    else
+        echo "NOTE: no package $package"
+    fi
 done
 
 # A user for rootless containers, whose systemd session is there from boot on.

@@ -9,7 +9,7 @@ shift 4
 mkdir -p "$root"
 mount -t tmpfs tmpfs "$root"
 mkdir "$root"/{proc,dev,tmp,share,cache,run}
-cp -a "$cache/uml/." "$root/"
+cp -a "$cache/uml/." "$cache/uml-host.so" "$root/"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 # The machine's memory is a file here.

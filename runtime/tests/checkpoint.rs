@@ -43,10 +43,13 @@ fn main() -> ExitCode {
     }
     private_mounts();
     let wanted = args.get(1).filter(|word| !word.starts_with('-'));
+    let mut passed = 0;
     for (name, case) in CASES.iter().filter(|(name, _)| wanted.is_none_or(|w| name.contains(w.as_str()))) {
         case();
         eprintln!("test {name} ... ok");
+        passed += 1;
     }
+    eprintln!("test result: ok. {passed} passed; 0 failed");
     ExitCode::SUCCESS
 }
 

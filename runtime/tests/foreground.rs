@@ -25,11 +25,14 @@ fn main() -> ExitCode {
         return ExitCode::from(serve(modes, script));
     }
     let wanted = args.get(1).filter(|word| !word.starts_with('-'));
+    let mut passed = 0;
     for (name, case) in CASES.iter().filter(|(name, _)| wanted.is_none_or(|w| name.contains(w.as_str()))) {
         let begin = Instant::now();
         case();
         eprintln!("test {name} ... ok ({:.1} s)", begin.elapsed().as_secs_f32());
+        passed += 1;
     }
+    eprintln!("test result: ok. {passed} passed; 0 failed");
     ExitCode::SUCCESS
 }
 

@@ -123,6 +123,9 @@ fn main() -> ExitCode {
     eprintln!("allocations of the children: {created} by create and start, {ran} by run");
     let good = created == 0 && ran == 0;
     let (word, passed) = if good { ("ok", 1) } else { ("FAILED", 0) };
-    eprintln!("test result: {word}. {passed} passed; {} failed", 1 - passed);
+    eprintln!(
+        "test the_child_allocates_nothing ... {word}\ntest result: {word}. {passed} passed; {} failed",
+        1 - passed
+    );
     ExitCode::from(u8::from(!good))
 }
