@@ -39,6 +39,8 @@ test        jq                                        jq
 test        script                                    bsdutils
 test        debootstrap                               debootstrap
 test        podman                                    podman
+test        newuidmap                                 uidmap
+test        slirp4netns                               slirp4netns
 test        /usr/lib/podman/netavark                  netavark
 test        docker-compose                            docker-compose
 test        buildah                                   buildah
