@@ -46,6 +46,22 @@ pub fn parts(text: &str) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
+/// The blocks of this language that name no file: examples, also those of indented lines, without their indent.
+pub fn examples(text: &str, language: &str) -> Vec<String> {
+    let mut examples = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let Some(head) = line.trim_start().strip_prefix("```") else { continue };
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let body = lines.by_ref().take_while(|line| line.trim_start() != "```");
+        let text = body.map(|line| format!("{}\n", line.strip_prefix(indent).unwrap_or(line))).collect();
+        if head == language {
+            examples.push(text);
+        }
+    }
+    examples
+}
+
 fn session(body: &[(&str, usize)]) -> Result<Vec<Command>, String> {
     let mut commands: Vec<Command> = Vec::new();
     for (line, number) in body {
@@ -109,6 +125,13 @@ mod tests {
         assert_eq!(parts(page), Ok(vec![file, session]));
         assert!(parts("```sh\nrm x\n```\n").unwrap_err().contains("line 1"));
         assert!(parts("```console\nno prompt\n```\n").unwrap_err().contains("line 2"));
+    }
+
+    #[test]
+    fn examples_have_a_language_and_no_path() {
+        let page = "```toml /etc/a.toml\nfile = 1\n```\n1. One:\n\n   ```toml\n   [a]\n     b = 1\n\n   ```\n\n```toml\nc = 2\n```\n```yaml\nd: 3\n```\n";
+        assert_eq!(examples(page, "toml"), ["[a]\n  b = 1\n\n", "c = 2\n"]);
+        assert_eq!(examples(page, "yaml"), ["d: 3\n"]);
     }
 
     #[test]

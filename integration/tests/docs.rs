@@ -20,6 +20,12 @@ const FUNCTIONS: &str = r#"docker_again() {
     printf '[Unit]\nStartLimitIntervalSec=0\n' >/run/systemd/system/docker.service.d/often.conf
     systemctl daemon-reload && systemctl start docker containerd
 }"#;
+/// Pages that are not followed, and why.
+const NOT_FOLLOWED: &[(&str, &str)] = &[
+    ("README.md", "it has no commands"),
+    ("COMPATIBILITY.md", "a script makes it of results, and `make lint` compares its sum"),
+    ("kubernetes.md", "it needs a cluster; the tests of `cri` take their tables from it"),
+];
 /// A page and what must be there before it is read: an image in the engine's store, by `PREPARE TAR`.
 const PAGES: &[(&str, &str)] = &[
     ("docker.md", r#"docker_again && docker import "$TAR" busybox"#),
@@ -28,7 +34,7 @@ const PAGES: &[(&str, &str)] = &[
         r#"podman import --quiet "$TAR" "$IMAGE" && chmod 644 "$TAR" && loginctl enable-linger tester && as_user podman import --quiet "$TAR" "$IMAGE""#,
     ),
     ("containerd.md", r#"docker_again && docker import "$TAR" busybox && docker save busybox | ctr image import -"#),
-    ("switching.md", "true"),
+    ("switching.md", r#"docker_again && docker import "$TAR" busybox && podman import --quiet "$TAR" "$IMAGE""#),
 ];
 
 fn main() -> ExitCode {
@@ -40,7 +46,8 @@ fn main() -> ExitCode {
         let (name, prepare) = (*name, *prepare);
         Trial::test(name, move || follow(name, prepare)).with_ignored_flag(!disposable)
     };
-    let trials = PAGES.iter().map(trial).collect();
+    let every = Trial::test("every_page_is_followed_or_has_a_reason", || every_page(&directory()));
+    let trials = PAGES.iter().map(trial).chain([every]).collect();
     if !disposable {
         eprintln!(
             "the pages change the machine: they are followed only where DISPOSABLE=1 says that it may be thrown away"
@@ -49,9 +56,27 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
+fn directory() -> PathBuf {
+    std::env::var_os("DOCS").map_or(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs"), PathBuf::from)
+}
+
+fn every_page(directory: &Path) -> Result<(), Failed> {
+    let mut there = Vec::new();
+    for entry in fs::read_dir(directory).map_err(|e| format!("{}: {e}", directory.display()))? {
+        there.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    there.retain(|name| name.ends_with(".md"));
+    there.sort();
+    let mut known: Vec<&str> = PAGES.iter().chain(NOT_FOLLOWED).map(|(name, _)| *name).collect();
+    known.sort();
+    if there != known {
+        return Err(format!("in docs: {there:?}\nin PAGES and NOT_FOLLOWED: {known:?}").into());
+    }
+    Ok(())
+}
+
 fn follow(name: &str, prepare: &str) -> Result<(), Failed> {
-    let pages = std::env::var_os("DOCS").map_or(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs"), PathBuf::from);
-    let text = fs::read_to_string(pages.join(name)).map_err(|e| format!("{name}: {e}"))?;
+    let text = fs::read_to_string(directory().join(name)).map_err(|e| format!("{name}: {e}"))?;
     let scratch = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir()?;
     let tar = images::busybox(scratch.path());
     let script = format!(

@@ -2,15 +2,18 @@
 //!
 //! While containerd is away, so are the tests beside this one: each of these has a daemon of its own.
 
-use crate::fixture::{Lab, SOON, namespace};
+use crate::fixture::{Lab, Pod, SOON, namespace};
+use orlop_integration::cri::config;
 use orlop_integration::cri::messages::*;
 use orlop_integration::private::signal;
 use orlop_integration::wait;
 use rustix::process::Signal;
+use std::fs;
 use std::path::Path;
 
 pub const TESTS: &[crate::Test] = crate::tests![
     containerd_restarts,
+    the_default_runtime_is_changed_and_back,
     containerd_is_killed,
     containerd_is_killed_while_a_container_ends,
     the_shim_is_killed,
@@ -47,6 +50,51 @@ fn restarted(how: Signal) {
 
 fn containerd_restarts(_: &Lab) {
     restarted(Signal::TERM);
+}
+
+/// As docs/kubernetes.md says; what was made before goes on, and can be stopped, each time.
+fn the_default_runtime_is_changed_and_back(_: &Lab) {
+    let mut lab = Lab::start();
+    // Of pods that name no class.
+    lab.handler = String::new();
+    let file = lab.daemon.file("config.toml");
+    let without = fs::read_to_string(&file).expect("the configuration");
+    let with = format!("{without}{}", config::default_runtime(lab.daemon.version()));
+    let change = |config: &str| {
+        fs::write(&file, config).expect("a file of ours");
+        lab.daemon.suspend(Signal::TERM);
+        lab.daemon.resume();
+        lab.is_ready();
+    };
+    let pod_of = |shim: &str| {
+        let pod = lab.pod();
+        let lines: Vec<String> =
+            lab.daemon.shims().into_iter().map(|(_, line)| line).filter(|line| line.contains(&pod.id)).collect();
+        assert!(matches!(lines.as_slice(), [line] if line.contains(shim)), "{lines:?}");
+        pod
+    };
+    let goes_on_and_ends = |pod: Pod<'_>, container: &str| {
+        let status = || {
+            let request = ContainerStatusRequest { container_id: container.to_owned(), verbose: false };
+            lab.cri.container_status(request).expect("ContainerStatus").status.expect("a status")
+        };
+        assert_eq!(status().state(), ContainerState::Running);
+        let request = StopContainerRequest { container_id: container.to_owned(), timeout: 5 };
+        lab.cri.stop_container(request).expect("StopContainer");
+        assert_eq!((status().state(), status().exit_code), (ContainerState::Exited, 0));
+        pod.remove().expect("RemovePodSandbox");
+    };
+
+    let before = pod_of("containerd-shim-runc-v2");
+    let old = before.sleeping().id;
+    change(&with);
+    let after = pod_of("containerd-shim-orlop-v2");
+    let new = after.sleeping().id;
+    goes_on_and_ends(before, &old);
+    change(&without);
+    drop(pod_of("containerd-shim-runc-v2"));
+    goes_on_and_ends(after, &new);
+    assert_eq!(lab.left(|_| true), Vec::<String>::new());
 }
 
 fn containerd_is_killed(_: &Lab) {
