@@ -5,32 +5,118 @@ use orlop_integration::images::BUSYBOX;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 crate::tests![
-    Nothing: conmon_notifies;
+    Nothing: conmon_notifies, container_notifies;
     Systemd: notify_unit, generated_unit;
     Quadlet: quadlet;
 ];
 
+/// A service manager's socket, as `podman run` finds it in NOTIFY_SOCKET.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Manager {
+    fn new(f: &Fixture) -> Self {
+        let path = f.dir().join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket of the test");
+        Self { socket, path }
+    }
+
+    /// Starts a Podman that is to tell this manager.
+    fn spawn(&self, f: &Fixture, line: &str) -> Child {
+        let mut command = f.command(line);
+        command.env("NOTIFY_SOCKET", &self.path).stdin(Stdio::null()).stdout(Stdio::null());
+        command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"))
+    }
+
+    /// Takes messages until all of these beginnings of lines have come, and gives the lines.
+    fn told(&self, wanted: &[&str]) -> Vec<String> {
+        self.socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
+        let mut lines: Vec<String> = Vec::new();
+        while !wanted.iter().all(|wanted| lines.iter().any(|line| line.starts_with(wanted))) {
+            let mut buffer = [0; 4096];
+            let length = self.socket.recv(&mut buffer).unwrap_or_else(|e| panic!("{wanted:?}; told: {lines:?}; {e}"));
+            lines.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned));
+        }
+        lines
+    }
+
+    /// Whether nothing has been told that was not taken.
+    fn is_silent(&self) -> bool {
+        self.socket.set_nonblocking(true).expect("a socket of the test");
+        let silent = self.socket.recv(&mut [0; 4096]).is_err();
+        self.socket.set_nonblocking(false).expect("a socket of the test");
+        silent
+    }
+}
+
 /// What `podman run` says when conmon tells that the container is up: that it is ready, and who its main process is.
 fn conmon_notifies(f: &Fixture) {
-    let (c, path) = (f.name("c"), f.dir().join("notify"));
-    let socket = UnixDatagram::bind(&path).expect("a socket of the test");
-    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
+    let (c, manager) = (f.name("c"), Manager::new(f));
     f.need(BUSYBOX);
-    let mut command = f.command(&format!("run -d --sdnotify conmon --name {c} {BUSYBOX} sleep 1000"));
-    command.env("NOTIFY_SOCKET", &path).stdin(Stdio::null()).stdout(Stdio::null());
-    let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let (mut told, mut buffer) = (String::new(), [0; 4096]);
-    while !(told.contains("READY=1") && told.contains("MAINPID=")) {
-        let length = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("told so far: {told:?}; {e}"));
-        told += &String::from_utf8_lossy(&buffer[..length]);
-        told.push('\n');
-    }
+    let mut child = manager.spawn(f, &format!("run -d --sdnotify conmon --name {c} {BUSYBOX} sleep 1000"));
+    manager.told(&["READY=1", "MAINPID="]);
     assert!(child.wait().expect("its end").success());
     assert_eq!(f.inspect(&c, ".State.Status"), "running");
+}
+
+/// A container's program that says when it is ready, which is when the test lets it.
+struct Late {
+    dir: PathBuf,
+}
+
+impl Late {
+    /// Where the container has the directory.
+    const INSIDE: &str = "/srv/late";
+    /// What the container executes.
+    const COMMAND: &str = "sh /srv/late/program";
+    /// logger(1) of busybox is a client of a datagram socket like any other; only its first line has a time and a name before it.
+    const PROGRAM: &str = "trap 'exit 0' TERM
+ln -s \"$NOTIFY_SOCKET\" /dev/log
+until test -e /srv/late/gate; do sleep 0.1; done
+logger 'the gate is open
+STATUS=serving
+READY=1'
+sleep 1000 &
+wait
+";
+
+    fn new(f: &Fixture) -> Self {
+        let dir = f.dir().join("late");
+        fs::create_dir(&dir).expect("a directory of the test");
+        fs::write(dir.join("program"), Self::PROGRAM).expect("a file of the test");
+        f.need(BUSYBOX);
+        Self { dir }
+    }
+
+    /// What `--volume` and `Volume=` get.
+    fn volume(&self) -> String {
+        format!("{}:{}:ro", self.dir.display(), Self::INSIDE)
+    }
+
+    fn open_the_gate(&self) {
+        fs::write(self.dir.join("gate"), "").expect("a file of the test");
+    }
+}
+
+/// With a container that has a say, the manager hears of a main process at once, and of readiness only when the container's program says so: by the
+/// directory of a socket that the runtime has to mount for it. conmon hands on nothing else that it says.
+fn container_notifies(f: &Fixture) {
+    let (c, manager, late) = (f.name("c"), Manager::new(f), Late::new(f));
+    let line = format!("run -d --sdnotify container --name {c} -v {} {BUSYBOX} {}", late.volume(), Late::COMMAND);
+    assert!(manager.spawn(f, &line).wait().expect("its end").success());
+    let told = manager.told(&["MAINPID="]);
+    assert!(!told.iter().any(|line| line.starts_with("READY")), "too early: {told:?}");
+    f.becomes(&c, ".State.Status", "running");
+    assert_eq!(f.ok(&format!("exec {c} stat -c %F /run/notify/notify.sock")), "socket");
+    assert!(manager.is_silent(), "told without the container");
+    late.open_the_gate();
+    manager.told(&["READY=1"]);
 }
 
 fn systemctl(arguments: &[&str]) -> String {
