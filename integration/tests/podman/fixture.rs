@@ -8,8 +8,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-/// What makes units of `.container` files.
-const QUADLET: &str = "/usr/lib/systemd/system-generators/podman-system-generator";
+/// What makes units of `.container` files: root's, and those of other users.
+const QUADLET: [&str; 2] = [
+    "/usr/lib/systemd/system-generators/podman-system-generator",
+    "/usr/lib/systemd/user-generators/podman-user-generator",
+];
 
 /// What a test needs of who runs it, and where; without, it is reported as ignored.
 #[derive(Clone, Copy)]
@@ -19,9 +22,9 @@ pub(crate) enum Needs {
     User,
     /// Cgroups that are its own to limit and freeze: root's, or a user's by systemd.
     Cgroups,
-    /// Root, and systemd as this host's manager.
+    /// Systemd: as this host's manager for root, as one's own for a user.
     Systemd,
-    /// These, and a Podman that makes units of `.container` files: 4.4 and later.
+    /// That, and a Podman that makes units of `.container` files: 4.4 and later.
     Quadlet,
     /// Root, and a CRIU that works on this kernel.
     Criu,
@@ -34,14 +37,20 @@ impl Needs {
             Self::Root => is_root(),
             Self::User => !is_root(),
             Self::Cgroups => is_root() || cgroup_manager() == "systemd",
-            Self::Systemd => is_root() && Path::new("/run/systemd/system").is_dir(),
-            Self::Quadlet => Self::Systemd.are_met() && Path::new(QUADLET).exists(),
+            Self::Systemd if is_root() => Path::new("/run/systemd/system").is_dir(),
+            Self::Systemd => runtime_dir().is_some_and(|dir| dir.join("systemd/private").exists()),
+            Self::Quadlet => Self::Systemd.are_met() && Path::new(QUADLET[usize::from(!is_root())]).exists(),
             Self::Criu => {
                 static WORKS: LazyLock<bool> = LazyLock::new(criu::works);
                 is_root() && *WORKS
             }
         }
     }
+}
+
+/// The directory of a user's sockets, where that user's systemd has its own.
+pub(crate) fn runtime_dir() -> Option<PathBuf> {
+    std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)
 }
 
 /// Podman, seen by one test.
