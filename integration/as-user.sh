@@ -7,7 +7,7 @@ set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
 
 if [ -z "${AS_USER_DIR:-}" ]; then
-    AS_USER_DIR=$(mktemp -d)
+    AS_USER_DIR=$(mktemp -d /tmp/orlop-user.XXXXXX) # which the user can reach, wherever TMPDIR is
     export AS_USER_DIR
     trap 'rmdir "$AS_USER_DIR"' EXIT
     status=0
