@@ -30,7 +30,7 @@ HOST=$(. /etc/os-release && echo "$ID-$VERSION_ID-cgroup-$(cgroups)")
 
 podman_without_root() {
     local program skip=() as_root=()
-    program=$(cargo test -q --no-run -p orlop-integration --test podman --message-format=json | jq -r 'select(.executable).executable')
+    program=$(cargo test -q --no-run -p orlop-integration --test podman --message-format=json | jq -r 'select(.executable and .target.name == "podman").executable')
     # Podman shows the host's message queues to who shares its IPC namespace; systemd mounts them.
     if [ ! -d /dev/mqueue ]; then
         echo "isolation::host_namespaces is left out: this host has no /dev/mqueue"
