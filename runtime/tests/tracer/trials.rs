@@ -89,8 +89,8 @@ pub(crate) fn try_all(what: &str, calls: &[Call], mut one: impl FnMut(Call, Errn
         hits - missed,
         begin.elapsed()
     );
-    // A tenth; of a short command more: whether an init that was killed is gone already decides over some calls of `kill`.
-    assert!(!calls.is_empty() && missed <= (calls.len() / 10).max(4), "the calls are not those that were recorded");
+    // A tenth, or two calls: so many of the 18 of `kill` are made only while the init that it has killed still lives.
+    assert!(!calls.is_empty() && missed <= (calls.len() / 10).max(2), "the calls are not those that were recorded");
     assert!(wrong.is_empty(), "{} of {} faults:\n{}", wrong.len(), calls.len(), wrong.join("\n"));
 }
 
