@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(30);
+const SIZED: &str = "sized so";
 
 /// A running program whose controlling terminal this process holds the other end of.
 #[derive(Debug)]
@@ -76,22 +77,32 @@ impl Pty {
         self.output.lock().expect("the reader does not panic").clone()
     }
 
-    /// Changes the terminal's size; the kernel tells its foreground process with SIGWINCH.
-    pub fn resize(&self, rows: u16, columns: u16) {
-        set_size(&self.master, rows, columns);
+    /// Has the shell on the terminal of a container wait for this size: a client sets it some time after the start.
+    pub fn sized(&mut self, rows: u16, columns: u16) {
+        self.await_size(rows, columns);
+        self.expect(SIZED);
     }
 
-    /// Waits for a text that a program writes which sees this size. A client may listen for changes only some time after it has set the first
+    /// Changes the terminal's size, and has the shell wait for it. A client may listen for changes only some time after it has set the first
     /// size, and miss one; the kernel tells of a change alone, and of no size that is the old one.
-    pub fn resize_until(&mut self, rows: u16, columns: u16, text: &str) -> String {
+    pub fn resized(&mut self, rows: u16, columns: u16) {
+        self.await_size(rows, columns);
         let mut told = None;
-        self.expect_while(text, |pty| {
+        self.expect_while(SIZED, |pty| {
             if told.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(2)) {
-                pty.resize(rows, columns + 1);
-                pty.resize(rows, columns);
+                set_size(&pty.master, rows, columns + 1);
+                set_size(&pty.master, rows, columns);
                 told = Some(Instant::now());
             }
-        })
+        });
+    }
+
+    /// The terminal's echo of the line has the words apart.
+    fn await_size(&mut self, rows: u16, columns: u16) {
+        let (is, so) = SIZED.split_once(' ').expect("two words");
+        self.send(&format!(
+            "until test \"$(stty size)\" = '{rows} {columns}'; do sleep 0.1; done 2>/dev/null; echo {is}' '{so}\n"
+        ));
     }
 
     /// Waits for the program's end and gives its exit status.

@@ -240,8 +240,8 @@ fn a_terminal(daemon: &Containerd) {
     let command = daemon.command(&format!("run --rm -t --cgroup {CGROUPS}/{id} ROOTFS {id} /bin/sh"));
     let mut pty = Pty::spawn(&command, 33, 99);
     pty.expect("#");
-    pty.send("stty size; tty\n");
-    pty.expect("33 99");
+    pty.sized(33, 99);
+    pty.send("tty\n");
     pty.expect("/dev/pts/0");
     pty.send("exit 4\n");
     assert_eq!(pty.wait(), 4);

@@ -58,14 +58,8 @@ fn exec_on_a_terminal_resizes(f: &Fixture) {
     let c = sleeper(f, "");
     let mut pty = f.pty(&format!("exec -it {c} sh"));
     pty.expect("# ");
-    // The client sets the size only after the start, and again when told of a change.
-    let size = |size: &str| {
-        format!("until [ \"$(stty size)\" = \"{size}\" ]; do sleep 0.1; done 2>/dev/null; echo it is $((1 + 1))\n")
-    };
-    pty.send(&size("24 80"));
-    pty.expect("it is 2");
-    pty.send(&size("50 132"));
-    pty.resize_until(50, 132, "it is 2");
+    pty.sized(24, 80);
+    pty.resized(50, 132);
     pty.send("exit 3\n");
     assert_eq!(pty.wait(), 3);
 }

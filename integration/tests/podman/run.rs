@@ -56,10 +56,10 @@ fn output_in_bulk(f: &Fixture) {
 fn terminal(f: &Fixture) {
     let mut pty = f.pty(&format!("run --rm -it {BUSYBOX} sh"));
     pty.expect("/ # ");
-    pty.send("tty && stty size && echo pid $$\n");
-    pty.expect("/dev/pts/0\r\n24 80\r\npid 1\r\n");
-    pty.send("until test \"$(stty size)\" = '40 120'; do sleep 0.1; done; echo resi''zed\n");
-    pty.resize_until(40, 120, "resized");
+    pty.send("tty && echo pid $$\n");
+    pty.expect("/dev/pts/0\r\npid 1\r\n");
+    pty.sized(24, 80);
+    pty.resized(40, 120);
     pty.send("exit 23\n");
     assert_eq!(pty.wait(), 23);
 }
@@ -87,8 +87,8 @@ fn exec_on_a_terminal(f: &Fixture) {
     let c = f.idle("");
     let mut pty = f.pty(&format!("exec -it {c} sh"));
     pty.expect("/ # ");
-    pty.send("stty size; exit 4\n");
-    pty.expect("24 80\r\n");
+    pty.sized(24, 80);
+    pty.send("exit 4\n");
     assert_eq!(pty.wait(), 4);
 }
 
