@@ -24,7 +24,12 @@ fn dumps_and_restores() -> std::io::Result<bool> {
     let mut process = quiet(Command::new("setsid").args(["bash", "-c", script])).spawn()?;
     let pid = process.id().to_string();
     let images = images.path().to_string_lossy().into_owned();
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    for _ in 0..600 {
+        if std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "sleep\n") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     let dumped = succeeds(&["dump", "-t", &pid, "-D", &images]);
     end(&mut process);
     if !dumped {

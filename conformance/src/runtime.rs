@@ -21,9 +21,9 @@ use crate::socket::readable;
 use crate::witness;
 
 /// How long one call of the runtime may take.
-const CALL_LIMIT: Duration = Duration::from_secs(30);
+const CALL_LIMIT: Duration = Duration::from_secs(120);
 /// How long a check waits for something to become true.
-const WAIT_LIMIT: Duration = Duration::from_secs(30);
+const WAIT_LIMIT: Duration = Duration::from_secs(120);
 
 /// How many containers a race makes where nobody asks for more: it shows that the race is there.
 const FEW_CREATES: usize = 12;

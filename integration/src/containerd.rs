@@ -122,9 +122,14 @@ impl Containerd {
     fn config(&self) -> String {
         let (root, state, socket) = (self.file("root"), self.file("state"), self.socket());
         let more = (self.kind.config)(self.dir.path(), self.version());
+        // On a slow machine a shim that answers later than these by default is taken for one that is lost.
+        let timeouts: String = ["task.state", "shim.load", "shim.cleanup"]
+            .map(|name| format!("\"io.containerd.timeout.{name}\" = \"60s\"\n"))
+            .concat();
         // What belongs to no table comes first.
         format!(
-            "root = {root:?}\nstate = {state:?}\n{more}\n[grpc]\naddress = {socket:?}\n[debug]\nlevel = \"debug\"\n"
+            "root = {root:?}\nstate = {state:?}\n{more}\n[grpc]\naddress = {socket:?}\n[debug]\nlevel = \"debug\"\n\
+             [timeouts]\n{timeouts}"
         )
     }
 
@@ -172,7 +177,7 @@ impl Containerd {
     pub fn suspend(&self, how: Signal) {
         let Some(mut process) = self.process.lock().expect("not poisoned").take() else { return };
         signal(process.id(), how);
-        let stopped = ended(&mut process, Duration::from_secs(30));
+        let stopped = ended(&mut process, Duration::from_secs(120));
         let _ = process.kill();
         let _ = process.wait();
         assert!(stopped, "containerd did not stop\n{}", self.log());
@@ -187,7 +192,7 @@ impl Containerd {
         command.env("PATH", format!("{}:{path}", self.file("bin").display()));
         command.stdout(log.try_clone().expect("dup")).stderr(log);
         let mut process = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        wait::until("containerd answers", Duration::from_secs(60), || {
+        wait::until("containerd answers", Duration::from_secs(180), || {
             if let Ok(Some(status)) = process.try_wait() {
                 panic!("containerd ended with {status}\n{}", self.log());
             }
@@ -258,7 +263,7 @@ impl Containerd {
 
     /// What is still left of all containers, some time after the last one: a shim goes after it has answered, and after its last events.
     pub fn left(&self) -> Vec<String> {
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(120);
         loop {
             let left = self.leftovers();
             if left.is_empty() || Instant::now() > end {

@@ -21,7 +21,7 @@ pub fn works() -> bool {
         "for fd in /proc/$$/fd/*; do n=${fd##*/}; if [ $n -gt 2 ]; then exec {n}>&-; fi; done; exec sleep 1000";
     let mut process = run("setsid", &["bash", "-c", script]).spawn().expect("setsid");
     let pid = process.id().to_string();
-    crate::wait::until("the process sleeps", Duration::from_secs(30), || {
+    crate::wait::until("the process sleeps", Duration::from_secs(120), || {
         (fs::read_to_string(format!("/proc/{pid}/comm")).ok()? == "sleep\n").then_some(())
     });
     let dumped = criu(&["dump", "-t", &pid, "-D", dir]);

@@ -175,7 +175,7 @@ impl Dockerd {
     pub fn suspend(&self) {
         let Some(mut process) = self.process.lock().expect("not poisoned").take() else { return };
         signal(process.id(), Signal::TERM);
-        let stopped = ended(&mut process, Duration::from_secs(30));
+        let stopped = ended(&mut process, Duration::from_secs(120));
         let _ = process.kill();
         let _ = process.wait();
         assert!(stopped, "dockerd did not stop\n{}", self.log());
@@ -193,7 +193,7 @@ impl Dockerd {
         let client = self.client("");
         wait::until(
             &format!("dockerd answers; its log is {}", self.log_path().display()),
-            Duration::from_secs(60),
+            Duration::from_secs(180),
             || {
                 if let Ok(Some(status)) = process.try_wait() {
                     panic!("dockerd ended with {status}\n{}", self.log());

@@ -188,14 +188,14 @@ impl Podman {
 
     /// Waits until a field of `inspect` has a value.
     pub fn becomes(&self, object: &str, template: &str, value: &str) {
-        wait::until(&format!("{template} of {object} is {value}"), Duration::from_secs(60), || {
+        wait::until(&format!("{template} of {object} is {value}"), Duration::from_secs(120), || {
             self.has(object, template, value).then_some(())
         });
     }
 
     /// Waits until all that a container has said is this.
     pub fn says(&self, container: &str, text: &str) {
-        wait::until(&format!("{container} says {text:?}"), Duration::from_secs(60), || {
+        wait::until(&format!("{container} says {text:?}"), Duration::from_secs(120), || {
             (self.ok(&format!("logs {container}")) == text).then_some(())
         });
     }

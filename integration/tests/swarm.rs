@@ -43,20 +43,27 @@ impl Cluster {
         cluster.ok(&format!("swarm init --advertise-addr {one} --listen-addr {one}:2377"));
         let token = cluster.ok("swarm join-token -q worker");
         let join = format!("swarm join --token {token} --advertise-addr {two} --listen-addr {two}:2377 {one}:2377");
-        cluster.worker.client("").run(&join).exits(0);
+        let joined = cluster.worker.client("").run(&join);
+        // dockerd gives it twenty seconds, and goes on by itself.
+        assert!(joined.status == 0 || joined.error().contains("continue in the background"), "{joined:?}");
         // Tasks that left a node which was silent for three beats would not come back to it.
         cluster.ok("swarm update --dispatcher-heartbeat 15s");
         cluster.nodes_are(&["Ready", "Ready"]);
         cluster
     }
 
+    /// On a slow machine the manager says now and then that it has no leader, or what it has read is old when it writes.
     fn ok(&self, line: &str) -> String {
-        self.manager.client("").run(line).exits(0).text()
+        wait::until(&format!("{line} is done"), SOON, || {
+            let out = self.manager.client("").run(line);
+            let again =
+                ["does not have a leader", "update out of sequence"].iter().any(|why| out.error().contains(why));
+            (!again).then(|| out.exits(0).text())
+        })
     }
 
     fn nodes_are(&self, states: &[&str]) {
         wait::until(&format!("the nodes are {states:?}"), SOON, || {
-            // On a slow machine the manager says now and then that it has no leader.
             let now = self.manager.client("").run("node ls --format {{.Status}}").text();
             let mut now: Vec<&str> = now.lines().collect();
             now.sort_unstable();
@@ -101,7 +108,7 @@ fn a_service_on_two_nodes() {
     cluster.becomes("first", [3, 3]);
     cluster.ok("service update --detach --no-resolve-image --env-add WATCH=second crew");
     cluster.becomes("second", [3, 3]);
-    assert_eq!(cluster.spread("first"), [0, 0]);
+    cluster.becomes("first", [0, 0]);
 
     cluster.worker.crash();
     cluster.nodes_are(&["Down", "Ready"]);

@@ -603,7 +603,8 @@ fn config_of_spec(lab: &mut Lab) -> Outcome {
 }
 
 fn kill_regex(lab: &mut Lab) -> Outcome {
-    lab.up("trap 'exit 7' USR1; while :; do sleep 0.05; done")?;
+    lab.up("trap 'exit 7' USR1; echo ready; while :; do sleep 0.05; done")?;
+    wait_until("the shell is not ready", || Ok(lab.output().contains("ready")))?;
     let id = lab.id.clone();
     lab.call(&["kill", "--regex", "^no-such", "USR1"]).go()?.ok("kill without a match")?;
     same!(lab.status()?, "running", "status after a kill without a match");

@@ -128,7 +128,7 @@ fn foreground_terminal(lab: &mut Lab) -> Outcome {
     let root = lab.dir.join("root");
     let command = format!("{} --root {} run {}", lab.host.runtime.display(), root.display(), lab.id);
     let out = std::process::Command::new("timeout")
-        .args(["10", "script", "-qec", &command, "/dev/null"])
+        .args(["120", "script", "-qec", &command, "/dev/null"])
         .current_dir(lab.bundle())
         .stdin(std::process::Stdio::null())
         .output()?;

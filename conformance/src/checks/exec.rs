@@ -249,7 +249,7 @@ fn detach(lab: &mut Lab) -> Outcome {
     lab.set("/root/readonly", false).up_idle()?;
     let begin = Instant::now();
     lab.exec(&["--detach"], &["sh", "-c", "touch /ran; sleep 60"])?.ok("exec")?;
-    ensure!(begin.elapsed() < Duration::from_secs(25), "exec --detach waited");
+    ensure!(begin.elapsed() < Duration::from_secs(50), "exec --detach waited");
     wait_until("the process did not run", || Ok(lab.rootfs().join("ran").exists()))
 }
 
@@ -263,7 +263,7 @@ fn tty(lab: &mut Lab) -> Outcome {
         lab.id
     );
     let out = std::process::Command::new("timeout")
-        .args(["10", "script", "-qec", &command, "/dev/null"])
+        .args(["120", "script", "-qec", &command, "/dev/null"])
         .stdin(std::process::Stdio::null())
         .output()?;
     let text = String::from_utf8_lossy(&out.stdout);

@@ -12,7 +12,7 @@ use tungstenite::client::IntoClientRequest;
 use tungstenite::{Error, Message, WebSocket};
 
 const PROTOCOL: &str = "v4.channel.k8s.io";
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Channels of Exec and Attach.
 pub const STDIN: u8 = 0;

@@ -60,7 +60,7 @@ pub(super) fn a_file_as_a_block_device(daemon: &Containerd) {
         let mut files = devices.filter_map(|d| fs::read_to_string(d.path().join("loop/backing_file")).ok());
         files.any(|file| file.contains(&dir))
     };
-    wait::until("the loop device is free", Duration::from_secs(30), || (!used()).then_some(()));
+    wait::until("the loop device is free", Duration::from_secs(120), || (!used()).then_some(()));
 }
 
 /// The layers' files belong to root of the container, though nobody has changed their owner on disk.

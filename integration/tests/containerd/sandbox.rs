@@ -121,7 +121,7 @@ pub(super) fn containers_of_a_sandbox(daemon: &Containerd) {
     assert_eq!((first.shim(), second.shim()), (shim, shim));
     second.task("exec --exec-id e ID /bin/sh -c 'ps | grep -c \"[s]leep 1000\"'").exits(0);
     // What is orphaned in the pod is reaped by its first process.
-    wait::until("there is no zombie in the pod", Duration::from_secs(30), || {
+    wait::until("there is no zombie in the pod", Duration::from_secs(120), || {
         let children = fs::read_to_string(format!("/proc/{holder}/task/{holder}/children")).expect("a process");
         children.trim().is_empty().then_some(())
     });
@@ -130,7 +130,7 @@ pub(super) fn containers_of_a_sandbox(daemon: &Containerd) {
     assert!(Path::new(&format!("/proc/{holder}")).exists());
     drop(Running::new(daemon, &flags, "/bin/sleep 1000"));
     sandbox.remove();
-    wait::until("the pod has gone", Duration::from_secs(30), || {
+    wait::until("the pod has gone", Duration::from_secs(120), || {
         [shim, holder].iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()).then_some(())
     });
 }
@@ -142,7 +142,7 @@ pub(super) fn a_sandbox_and_its_end(daemon: &Containerd) {
     let (shim, holder) = sandbox.processes();
     of_the_holder_nothing_leads_to_the_host(holder);
     signal(holder, Signal::KILL);
-    wait::until("its process has gone", Duration::from_secs(30), || {
+    wait::until("its process has gone", Duration::from_secs(120), || {
         (!Path::new(&format!("/proc/{holder}")).exists()).then_some(())
     });
     assert!(Path::new(&format!("/proc/{shim}")).exists());
@@ -150,7 +150,7 @@ pub(super) fn a_sandbox_and_its_end(daemon: &Containerd) {
     let sandbox = Sandbox::new(daemon);
     let (shim, holder) = sandbox.processes();
     signal(shim, Signal::KILL);
-    wait::until("its process ends with the shim", Duration::from_secs(30), || {
+    wait::until("its process ends with the shim", Duration::from_secs(120), || {
         (!Path::new(&format!("/proc/{holder}")).exists()).then_some(())
     });
 }

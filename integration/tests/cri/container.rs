@@ -74,7 +74,7 @@ fn stopped_in_time(lab: &Lab) {
     wait::until("it is ready", SOON, || container.output().contains("ready").then_some(()));
     let began = Instant::now();
     container.stop(60).expect("StopContainer");
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(50), "{:?}", began.elapsed());
     assert_eq!(how(&container.status()), (3, "Error"));
     wait::until("it was told", SOON, || container.output().contains("told").then_some(()));
 }
@@ -199,7 +199,7 @@ fn exec_sync_in_time(lab: &Lab) {
     let began = Instant::now();
     let late: Status = container.try_exec("exec sleep 98765", 1).expect_err("it is not done in time");
     assert_eq!(late.code, code::DEADLINE_EXCEEDED, "{late}");
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     wait::until("it is killed", SOON, || (!container.exec("ps -o args").contains("98765")).then_some(()));
 }
 

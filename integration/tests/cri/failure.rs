@@ -43,7 +43,7 @@ fn restarted(how: Signal) {
         let other = pod.sleeping();
         assert_eq!(other.exec("echo as well"), "as well");
         assert_eq!(pod.shims().len(), 1);
-        container.stop(5).expect("StopContainer");
+        container.stop(60).expect("StopContainer");
         assert_eq!(container.status().exit_code, 0);
     });
 }
@@ -79,7 +79,7 @@ fn the_default_runtime_is_changed_and_back(_: &Lab) {
             lab.cri.container_status(request).expect("ContainerStatus").status.expect("a status")
         };
         assert_eq!(status().state(), ContainerState::Running);
-        let request = StopContainerRequest { container_id: container.to_owned(), timeout: 5 };
+        let request = StopContainerRequest { container_id: container.to_owned(), timeout: 60 };
         lab.cri.stop_container(request).expect("StopContainer");
         assert_eq!((status().state(), status().exit_code), (ContainerState::Exited, 0));
         pod.remove().expect("RemovePodSandbox");

@@ -192,7 +192,9 @@ fn the_pid_namespace_of_another_container(lab: &Lab) {
         options.target_id = target.id.clone();
     });
     assert_eq!(namespace(debugger.pid(), "pid"), namespace(target.pid(), "pid"));
-    assert!(debugger.exec("ps -o pid,args").lines().any(|line| line.trim() == "1 sleep 7654"));
+    wait::until("it sees the other's process", SOON, || {
+        debugger.exec("ps -o pid,args").lines().any(|line| line.trim() == "1 sleep 7654").then_some(())
+    });
 }
 
 fn the_network_of_the_node(lab: &Lab) {

@@ -78,9 +78,9 @@ fn exec_terminal(lab: &Lab) {
     stream.resize(44, 120);
     until_it_says(&mut stream, "stty size", "44 120");
     until_it_says(&mut stream, "tty", "/dev/pts/0");
-    stream.send(STDIN, b"sleep 1000\n");
-    // Ctrl-C goes to the terminal's foreground process.
-    std::thread::sleep(Duration::from_millis(200));
+    stream.send(STDIN, b"echo sle''eping; sleep 1000\n");
+    // The shell has let go of the terminal: Ctrl-C goes to its foreground process.
+    stream.expect(STDOUT, "sleeping");
     stream.send(STDIN, b"\x03");
     until_it_says(&mut stream, "echo $((40 + 2))", "42");
     stream.send(STDIN, b"exit 4\n");
@@ -193,7 +193,7 @@ fn port_forward(lab: &Lab) {
     wait::until("both ways of the second port", SOON, || {
         let mut stream = forwarded(&pod.id, lab, &[7001]);
         stream.send(0, b"through the tunnel\n");
-        let _ = stream.try_expect(0, "THROUGH THE TUNNEL\n", Duration::from_secs(2));
+        let _ = stream.try_expect(0, "THROUGH THE TUNNEL\n", Duration::from_secs(20));
         let found = stream.received(0).contains("THROUGH THE TUNNEL\n");
         stream.close();
         found.then_some(())

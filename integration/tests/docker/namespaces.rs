@@ -66,8 +66,9 @@ fn host_name_and_domain(f: &Fixture) {
 fn shared_ipc_and_pid_work(f: &Fixture) {
     let c = f.name("first");
     f.ok(&format!("run -d --ipc shareable --name {c} {BUSYBOX} sh -c 'echo shared > /dev/shm/note; exec sleep 299'"));
-    let line =
-        format!("run --rm --ipc container:{c} --pid container:{c} {BUSYBOX} sh -c 'cat /dev/shm/note; ps -o args'");
+    let line = format!(
+        "run --rm --ipc container:{c} --pid container:{c} {BUSYBOX} sh -c 'until grep shared /dev/shm/note; do sleep 0.1; done 2>/dev/null; ps -o args'"
+    );
     let out = f.ok(&line);
     assert!(out.starts_with("shared\n") && out.contains("sleep 299"), "{out}");
     // The first container's end takes all in its pid namespace with it.

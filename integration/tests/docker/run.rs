@@ -145,7 +145,8 @@ fn bash_on_a_terminal(f: &Fixture) {
 
 fn terminal_signals_and_size(f: &Fixture) {
     // The client sets the size only after the start.
-    let script = "trap \"echo caught\" INT; until [ \"$(stty size)\" = \"24 80\" ]; do sleep 0.1; done 2>/dev/null; echo sized; sleep 3; cat";
+    let script = "trap \"caught=1; echo caught\" INT; until [ \"$(stty size)\" = \"24 80\" ]; do sleep 0.1; done 2>/dev/null; \
+                  echo sized; until [ $caught ]; do sleep 0.1; done; cat";
     let mut pty = f.pty(&format!("run -it --rm {BUSYBOX} sh -c '{script}'"));
     pty.expect("sized");
     pty.send("\x03");

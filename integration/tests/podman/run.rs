@@ -95,7 +95,7 @@ fn exec_on_a_terminal(f: &Fixture) {
 fn exec_detached(f: &Fixture) {
     let c = f.idle("");
     f.ok(&format!("exec -d {c} sh -c 'echo done > /tmp/file'"));
-    wait::until("the file of the detached process", Duration::from_secs(30), || {
+    wait::until("the file of the detached process", Duration::from_secs(120), || {
         (f.run(&format!("exec {c} cat /tmp/file")).text() == "done").then_some(())
     });
 }

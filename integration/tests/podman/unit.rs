@@ -234,7 +234,7 @@ fn is_up(f: &Fixture, unit: &str, container: &str) {
 fn service(f: &Fixture, c: &str, flags: &str, command: &str) -> String {
     let podman = orlop_integration::programs::path("podman").display().to_string();
     format!(
-        "[Service]\nType=notify\nNotifyAccess=all\nDelegate=yes\nKillMode=mixed\n{}ExecStart={podman} run --rm -d --replace {flags} \
+        "[Service]\nType=notify\nNotifyAccess=all\nTimeoutStartSec=300\nDelegate=yes\nKillMode=mixed\n{}ExecStart={podman} run --rm -d --replace {flags} \
          --cgroups=split --name {c} {BUSYBOX} {command}\nExecStop={podman} rm -f -t 0 {c}\n",
         environment(f)
     )
@@ -279,7 +279,7 @@ fn generated_unit(f: &Fixture) {
 /// A `.container` file with these further lines.
 fn container_file(f: &Fixture, c: &str, lines: &str) -> String {
     format!(
-        "[Container]\nContainerName={c}\nImage=localhost/{BUSYBOX}:latest\nPull=never\nNetwork=none\n{lines}[Service]\n{}",
+        "[Container]\nContainerName={c}\nImage=localhost/{BUSYBOX}:latest\nPull=never\nNetwork=none\n{lines}[Service]\nTimeoutStartSec=300\n{}",
         environment(f)
     )
 }

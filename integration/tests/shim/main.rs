@@ -95,7 +95,7 @@ fn id() -> String {
 
 /// Nothing is left, or soon will be: an init that was killed takes a moment to end.
 fn gone(host: &Host, after: &str) {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(120);
     while !host.leftovers().is_empty() {
         assert!(Instant::now() < end, "left behind after {after}:\n{}", host.leftovers().join("\n"));
         thread::sleep(Duration::from_millis(10));
