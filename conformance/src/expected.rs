@@ -398,6 +398,8 @@ pub const EXPECTED: &[Expected] = &[
     row("crun", "seccomp::unknown_flag_is_refused", "accepts it"),
     row("crun", "seccomp::notify_without_a_listener_is_refused", "accepts it"),
     row("crun-1.27", "memory_policy::exec_has_it_too", "gives it to the container's process alone"),
+    row("runc", "checkpoint::restore_brings_back_how_all_is_mounted", "masked files come back without nosuid; with some versions of CRIU a read-only root file system comes back writable"),
+    row("runc-1.5", "checkpoint::restore_brings_back_how_all_is_mounted", "masked files come back without nosuid; with some versions of CRIU a read-only root file system comes back writable"),
     row("crun-1.27", "checkpoint::created_container_is_refused", "tries to dump it"),
     row("crun-1.27", "checkpoint::restore_goes_on_where_it_was", "sometimes restore does not end"),
     row("crun-1.27", "checkpoint::restored_container_takes_every_verb", "sometimes restore does not end"),

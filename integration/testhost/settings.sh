@@ -4,8 +4,11 @@
 : "${VM_BACKEND:=uml}"              # uml: Debian's user-mode-linux, a process; tcg: QEMU without KVM; kvm: QEMU with it
 : "${VM_SUITE:=trixie}"             # the Debian release inside
 : "${VM_MEM:=3072}"                 # the memory of a machine, in MiB
-# how many machines share the suites out between them: as many of two as have processors and memory of their own
-: "${VM_MACHINES:=$(($(nproc) > 1 && $(awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo) > 2 * (VM_MEM + 1024) ? 2 : 1))}"
+# how many machines share the suites out between them: two where each has a processor and memory of its own; one of QEMU's has all processors
+if [ "$VM_BACKEND" = uml ] && [ "$(nproc)" -gt 1 ] && [ "$(awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo)" -gt $((2 * (VM_MEM + 1024))) ]; then
+    : "${VM_MACHINES:=2}"
+fi
+: "${VM_MACHINES:=1}"
 : "${VM_MACHINE:=1}"                # which of them this one is
 : "${VM_SMP:=2}"                    # the processors of each; user-mode-linux has one
 : "${VM_DISK:=8192}"                # the size of its disk, in MiB; the file is sparse

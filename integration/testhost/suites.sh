@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the test suites on the second host: makes its image, builds what runs there, boots it, and runs every suite of the
-# table below. VM_MACHINES of it share the suites out between them: each has one processor. They end with this script.
+# Runs the test suites on the second host: makes its image, builds what runs there, boots it, and runs every suite that the
+# table below has for its backend. VM_MACHINES of it share the suites out between them: each has one processor. They end with this script.
 # Needs root, or a user with sudo; cargo runs as the caller.
 #
 #   ORLOP=/path/to/static/orlop integration/testhost/suites.sh [SUITE...]
@@ -9,39 +9,48 @@ cd "$(dirname "$0")/../.."
 # shellcheck source=/dev/null
 . integration/testhost/settings.sh
 
-# The runtime's own tests that have no place there: `layers`, `errors` and `supply` read the sources, `faults`, `kills` and `seal`
-# are about ptrace(2) and /proc/PID/wchan as user-mode-linux has them not, `steps` wants NUMA and cpusets, and
-# `devices` races on two processors.
-readonly ELSEWHERE='layers errors supply faults kills seal steps devices'
+# The runtime's own tests that have no place there: they read the sources.
+readonly SOURCES='layers errors supply'
+# And in user-mode-linux alone: `faults`, `kills` and `seal` are about ptrace(2) and /proc/PID/wchan as it has them not, `steps` wants
+# NUMA and cpusets, and `devices` races on two processors.
+readonly REAL_KERNEL='faults kills seal steps devices'
 RUNTIME_TESTS='orlop_sys-unit left no_alloc'
 for test in runtime/tests/*.rs; do
     test=$(basename "$test" .rs)
-    [[ " $ELSEWHERE " == *" $test "* ]] || RUNTIME_TESTS+=" $test"
+    [[ " $SOURCES $REAL_KERNEL " == *" $test "* ]] || RUNTIME_TESTS+=" $test"
 done
 readonly RUNTIME_TESTS
 
 # What is Docker's own business more than the runtime's; once is enough.
 readonly BESIDE='--skip image:: --skip inspect:: --skip volume:: --skip network:: --skip build:: --skip daemon::'
 
-# The longest come first. `docs` is the last, when no machine takes another one: the pages change it.
-# suite              user    seconds  command, in the directory of the tests
+# What user-mode-linux has not is for QEMU, which without KVM takes too long for the rest. Of those of one backend, the longest come first. `docs` is the last,
+# when no machine takes another one: the pages change it.
+# backends  suite              user    seconds  command, in the directory of the tests
 # shellcheck disable=SC2016
 readonly SUITES='
-docker-systemd       root    2400     CGROUP_DRIVER=systemd ./docker default::
-docker-shim          root    2400     RUNTIME_TYPE=io.containerd.orlop.v2 ./docker default::
-docker-cgroupfs      root    1800     ./docker --skip default:: --skip run:: --skip security:: $BESIDE
-cri                  root    1800     ./cri
-shim                 root    1800     ./shim
-podman-cgroupfs      root    1800     ./podman
-podman-systemd       root    1800     CGROUP_MANAGER=systemd ./podman
-podman-rootless      tester  1800     CGROUP_MANAGER=systemd ./podman
-conformance          root    1800     TMPDIR=/tmp conformance --runtime $ORLOP
-containerd           root    1800     ./containerd
-runtime              root    1200     ./programs $RUNTIME_TESTS
-swarm                root    900      ./swarm
-compose              root    900      ./compose
-runtime-unit         root    600      ./orlop-unit --skip libseccomp --skip cli::completion
-docs                 root    1200     DISPOSABLE=1 DOCS=/opt/docs ./docs
+uml,kvm   docker-systemd       root    2400     CGROUP_DRIVER=systemd ./docker default::
+uml,kvm   docker-shim          root    2400     RUNTIME_TYPE=io.containerd.orlop.v2 ./docker default::
+uml,kvm   docker-cgroupfs      root    1800     ./docker --skip default:: --skip run:: --skip security:: $BESIDE
+uml,kvm   cri                  root    1800     ./cri
+uml,kvm   shim                 root    1800     ./shim
+uml,kvm   podman-cgroupfs      root    1800     ./podman
+uml,kvm   podman-systemd       root    1800     CGROUP_MANAGER=systemd ./podman
+uml,kvm   podman-rootless      tester  1800     CGROUP_MANAGER=systemd ./podman
+uml,kvm   conformance          root    1800     TMPDIR=/tmp conformance --runtime $ORLOP
+uml,kvm   containerd           root    1800     ./containerd
+uml,kvm   runtime              root    1200     ./programs $RUNTIME_TESTS
+uml,kvm   swarm                root    900      ./swarm
+uml,kvm   compose              root    900      ./compose
+uml,kvm   runtime-unit         root    600      ./orlop-unit --skip libseccomp --skip cli::completion
+kvm       runtime-ptrace       root    1200     ./programs $REAL_KERNEL
+tcg       conformance-cpus     root    300      TMPDIR=/var/tmp conformance --runtime $ORLOP --filter cgroups::cpuset --filter memory_policy:: --filter namespaces::time_
+tcg       conformance-criu     root    300      TMPDIR=/var/tmp conformance --runtime $ORLOP --filter checkpoint::
+tcg       runtime-cpus         root    300      ./programs steps devices
+tcg       docker-cpus          root    300      CGROUP_DRIVER=systemd ./docker default::resources::cpuset
+tcg       podman-criu          root    300      CGROUP_MANAGER=systemd ./podman checkpoint::
+tcg       containerd-criu      root    300      ./containerd a_checkpoint
+uml,kvm   docs                 root    1200     DISPOSABLE=1 DOCS=/opt/docs ./docs
 '
 
 ORLOP=$(realpath -e "${ORLOP:-out/orlop}")
@@ -156,7 +165,7 @@ begin() { # MACHINE ROW
     [ "$VM_BACKEND" != tcg ] || seconds=$((seconds * 10))
     # As a job: without, it would start with SIGINT ignored, and hand that down to every program under test.
     set -m
-    in_vm "$machine" -u "$user" -t "$seconds" "cd /opt/tests; export TMPDIR=/var/tmp RUST_TEST_THREADS=2 XDG_CACHE_HOME=/share/cache ORLOP=/usr/local/bin/orlop RUNTIME_TESTS='$RUNTIME_TESTS' BESIDE='$BESIDE'; $command" \
+    in_vm "$machine" -u "$user" -t "$seconds" "cd /opt/tests; export TMPDIR=/var/tmp RUST_TEST_THREADS=2 XDG_CACHE_HOME=/share/cache ORLOP=/usr/local/bin/orlop RUNTIME_TESTS='$RUNTIME_TESTS' REAL_KERNEL='$REAL_KERNEL' BESIDE='$BESIDE'; $command" \
         >"$logs/$name.log" 2>&1 </dev/null &
     set +m
     running_on[$machine]=$! started[$machine]=$SECONDS name_of[$machine]=$name
@@ -251,9 +260,9 @@ mkdir -p "$logs"
 
 # shellcheck disable=SC2034
 PART=$*
-while read -r name row; do
+while read -r backends name row; do
     [ -n "$name" ] || continue
-    [ $# = 0 ] || [[ " $* " == *" $name "* ]] || continue
+    if [ $# = 0 ]; then [[ ",$backends," == *",$VM_BACKEND,"* ]] || continue; else [[ " $* " == *" $name "* ]] || continue; fi
     queue+=("$name $row")
 done <<<"$SUITES"
 [ ${#queue[@]} != 0 ] || die "no such suite: $*"

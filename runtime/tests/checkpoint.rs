@@ -323,6 +323,7 @@ fn a_restored_container_is_one_like_others() {
     config["hooks"] = json!({"createRuntime": hook("created"), "poststart": hook("started")});
     let mount = json!({"destination": "/deep/in/there", "type": "bind", "source": "extra", "options": ["bind"]});
     config["mounts"].as_array_mut().unwrap().push(mount);
+    config["root"]["readonly"] = json!(true);
     bundle.write(&config);
     scenario("version 4 1 1\nchild\nnotify setup-namespaces child\nnotify post-restore child\ndone");
     let pid_file = bundle.path("pid");
@@ -342,6 +343,10 @@ fn a_restored_container_is_one_like_others() {
         let state: serde_json::Value = serde_json::from_slice(&fs::read(bundle.path(name)).unwrap()).unwrap();
         assert_eq!((state["pid"].as_i64(), state["id"].as_str()), (Some(pid.into()), Some(ID)), "{name}");
     }
+    // What CRIU has left writable, in its mount namespace.
+    let of = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let root = of.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|line| line[4] == "/").unwrap();
+    assert!(root[5].starts_with("ro"), "{root:?}");
     // A new network namespace is empty but for what a container always finds.
     let inside = format!("--net=/proc/{pid}/ns/net");
     let lo = Command::new("nsenter").args([&inside, "cat", "/sys/class/net/lo/carrier"]).output().unwrap();
@@ -660,12 +665,12 @@ mod fake {
         content
     }
 
-    /// A process whose parent is ours, as of a restore with rst_sibling, in network and pid namespaces of its own.
+    /// A process whose parent is ours, as of a restore with rst_sibling, in mount, network and pid namespaces of its own.
     fn sibling(script: &str) -> i32 {
         let script = if script.is_empty() { "exec sleep 100".to_string() } else { format!("sleep 0.3; {script}") };
         let strings = |words: &[&str]| Strings::new(words.iter().map(|word| CString::new(*word).unwrap()).collect());
         let (args, env) = (strings(&["sh", "-c", &script]), strings(&["PATH=/usr/bin:/bin"]));
-        let flags = process::CLONE_PARENT | process::CLONE_NEWNET | process::CLONE_NEWPID;
+        let flags = process::CLONE_PARENT | process::CLONE_NEWNET | process::CLONE_NEWNS | process::CLONE_NEWPID;
         let made = process::clone3(flags as u64, None, || {
             let _ = fds::cloexec_from(3);
             process::reset_signals();

@@ -15,6 +15,7 @@ pub(super) fn checks() -> Vec<Check> {
         restored_container_takes_every_verb "runc: restore",
         restore_twice_from_one_checkpoint "runc: restore",
         restore_brings_bind_mounts_and_masks_back "runc: restore",
+        restore_brings_back_how_all_is_mounted "runc: restore",
         restore_without_images_fails_and_leaves_nothing "runc: restore",
         created_container_is_refused "runc: checkpoint",
     );
@@ -123,6 +124,30 @@ fn restore_brings_bind_mounts_and_masks_back(lab: &mut Lab) -> Outcome {
     same!(lab.exec(&[], &["cat", "/new/place/file"])?.ok("cat")?.stdout, "of the host", "file of the bind mount");
     same!(lab.exec(&[], &["cat", "/proc/uptime"])?.ok("cat")?.stdout, "", "masked file");
     same!(lab.exec(&[], &["ls", "/proc/bus"])?.ok("ls")?.stdout, "", "masked directory");
+    Ok(())
+}
+
+/// Where, with which options, of what type; sorted, since CRIU mounts in another order.
+fn mounted(lab: &Lab) -> Result<Vec<String>, Failure> {
+    let out = lab.exec(&[], &["cat", "/proc/self/mountinfo"])?.ok("cat")?;
+    let line = |line: &str| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let of = fields.iter().position(|field| *field == "-").and_then(|at| fields.get(at + 1));
+        format!("{} {} {}", fields[4], fields[5], of.unwrap_or(&""))
+    };
+    let mut mounts: Vec<String> = out.stdout.lines().map(line).collect();
+    mounts.sort_unstable();
+    Ok(mounts)
+}
+
+fn restore_brings_back_how_all_is_mounted(lab: &mut Lab) -> Outcome {
+    let shared = lab.directory("shared")?;
+    lab.mount("/new/place", "bind", &shared, &["bind", "ro", "nosuid"]);
+    counting(lab)?;
+    let before = mounted(lab)?;
+    checkpoint(lab, &[])?;
+    restore(lab)?;
+    same!(mounted(lab)?, before, "mounts after the restore");
     Ok(())
 }
 

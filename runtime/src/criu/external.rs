@@ -3,7 +3,7 @@
 
 use super::rpc::{inherit_fd, opt, pair};
 use super::wire::Message;
-use crate::cgroup::{Hierarchy, Paths};
+use crate::cgroup::{Hierarchy, Paths, ROOT};
 use crate::config::path_of;
 use crate::error::{Error, Kind, On, Result, invalid};
 use crate::notify;
@@ -59,12 +59,13 @@ impl Container<'_> {
                 let source = m.source().as_deref().unwrap_or(Path::new(""));
                 all.push(External { inside, source: self.bundle.join(source) });
             } else if is_cgroup(m) && !self.has_own(Ns::Cgroup) {
-                // On v2 alone it is a mount that CRIU can make again.
-                let of_v1 = self.hierarchies.iter().any(|h| !h.v2);
-                let trees = self.hierarchies.iter().filter(|_| of_v1);
-                all.extend(trees.filter_map(|h| {
-                    let source = self.cgroups.get(h.key())?.clone();
-                    Some(External { inside: format!("{inside}/{}", h.name), source })
+                // As the plan has bound them.
+                let only_v2 = self.hierarchies.iter().all(|h| h.v2);
+                let whole = only_v2 && [Ns::Cgroup, Ns::User].iter().all(|kind| namespace(self.spec, *kind).is_none());
+                all.extend(self.hierarchies.iter().filter_map(|h| {
+                    let source = if whole { PathBuf::from(ROOT) } else { self.cgroups.get(h.key())?.clone() };
+                    let inside = if only_v2 { inside.clone() } else { format!("{inside}/{}", h.name) };
+                    Some(External { inside, source })
                 }));
             }
         }
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn cgroup_mounts_are_bind_mounts_only_on_v1_without_a_namespace() {
+    fn cgroup_mounts_are_bind_mounts_without_a_namespace() {
         let of = |namespaces: serde_json::Value, hierarchies: &[Hierarchy]| {
             let spec = spec(json!({"ociVersion": "1.0.2", "linux": {"namespaces": namespaces},
                 "mounts": [{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}]}));
@@ -324,7 +325,10 @@ mod tests {
         ];
         assert_eq!(of(json!([]), &hybrid), expected);
         assert_eq!(of(json!([{"type": "cgroup"}]), &hybrid), []);
-        assert_eq!(of(json!([]), &[tree("", true)]), []);
+        let unified = [tree("", true)];
+        assert_eq!(of(json!([]), &unified), [external("/sys/fs/cgroup", "/sys/fs/cgroup")]);
+        assert_eq!(of(json!([{"type": "user"}]), &unified), [external("/sys/fs/cgroup", "/sys/fs/cgroup/unified/x")]);
+        assert_eq!(of(json!([{"type": "cgroup"}]), &unified), []);
     }
 
     #[test]

@@ -20,6 +20,8 @@ use crate::spawn::{Answers, open_proc};
 use crate::state::{self, Container, Reserved};
 use crate::{netdevices, notify, resctrl};
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Spec};
+use orlop_sys::mount::{self, Attr, attr};
+use orlop_sys::process::Exit;
 use orlop_sys::signal::Signals;
 use orlop_sys::{Errno, file, network, process, socket};
 use std::ffi::CStr;
@@ -270,8 +272,14 @@ fn answer(creating: &mut Creating, notify: &Notify, fd: Option<OwnedFd>) -> Resu
             }
             creating.hooks(notify.pid)
         }
-        // A version of CRIU, or a container, without namespaces.
-        ("post-restore", _) if creating.saved.is_none() => creating.hooks(notify.pid),
+        // All is there, and nothing of it runs yet.
+        ("post-restore", _) => {
+            // A version of CRIU, or a container, without namespaces.
+            if creating.saved.is_none() {
+                creating.hooks(notify.pid)?;
+            }
+            read_only_root(&creating.config.spec, notify.pid)
+        }
         ("orphan-pts-master", Some(master)) => creating.console(master),
         _ => Ok(()),
     }
@@ -306,17 +314,52 @@ fn prepare_network(pid: i32) -> Result<OwnedFd> {
     }
 }
 
+/// CRIU takes the root file system from us, as writable as it needs it itself, and leaves it so.
+fn read_only_root(spec: &Spec, pid: i32) -> Result<()> {
+    const WHAT: &str = "the restored root file system";
+    let asked = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
+    // Images of a container without a mount namespace put its processes into the host's, whatever the configuration says now.
+    if !asked || !in_other("mnt", pid)? {
+        return Ok(());
+    }
+    let pidfd = process::pidfd_open(pid).on("pidfd_open", pid)?;
+    let child = process::clone3(0, None, || {
+        let made = process::setns(pidfd.as_fd(), process::CLONE_NEWNS).and_then(|()| {
+            // The namespace's root has become ours.
+            let root = file::open(c"/", file::O_PATH | file::O_DIRECTORY, 0)?;
+            mount::set_attr(root.as_fd(), &Attr { set: attr::RDONLY, ..Attr::default() }, false)
+        });
+        made.err().map_or(0, |errno| errno as i32 as u8)
+    })
+    .on("clone3 for", WHAT)?;
+    match process::wait(child.pidfd.as_fd(), true).on("waitid", WHAT)? {
+        Some(Exit::Status(0)) => Ok(()),
+        Some(Exit::Status(errno)) => {
+            Err(Errno::from_raw(errno.into()).on("mount_setattr", WHAT)).map_err(|e: Error| e.at("root.readonly"))
+        }
+        _ => Err(Error::new(
+            Kind::System,
+            format!("{WHAT} is not read-only: the process that was to make it so was killed"),
+        )),
+    }
+}
+
 /// Whether CRIU has made a time namespace, so that the clocks of the processes go on from where they were.
 fn in_other_time(spec: &Spec, pid: i32) -> Result<bool> {
     if super::namespace(spec, Ns::Time).is_some() {
         return Ok(false);
     }
-    let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/time"));
+    in_other("time", pid)
+}
+
+/// Whether a process is in another namespace of this kind than we are.
+fn in_other(kind: &str, pid: i32) -> Result<bool> {
+    let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}"));
     match (of("self"), of(&pid.to_string())) {
         // A kernel without them.
         (Err(_), _) => Ok(false),
         (Ok(ours), Ok(theirs)) => Ok(ours != theirs),
-        (Ok(_), Err(e)) => Err(e).on("readlink", format!("\"/proc/{pid}/ns/time\"")),
+        (Ok(_), Err(e)) => Err(e).on("readlink", format!("\"/proc/{pid}/ns/{kind}\"")),
     }
 }
 

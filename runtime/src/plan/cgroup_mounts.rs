@@ -35,7 +35,7 @@ impl Plan {
             let fs = if h.v2 { "cgroup2" } else { "cgroup" };
             // Not mounted anew: from the first cgroup namespace that would take nsdelegate and memory_recursiveprot from
             // the host's mount (cgroups(7), cgroup v2 mount options).
-            let made = if whole { Some(PathBuf::from(cgroup::ROOT)) } else { input.cgroup_paths.get(key(h)).cloned() };
+            let made = if whole { Some(PathBuf::from(cgroup::ROOT)) } else { input.cgroup_paths.get(h.key()).cloned() };
             // Without a cgroup of its own the container is in its caller's, which is not its to change (CVE-2023-25809).
             let borrowed = made.is_none();
             let path = made.unwrap_or_else(|| h.own_dir());
@@ -46,7 +46,7 @@ impl Plan {
                     fs,
                     &place,
                     if borrowed { o.flags | sys::MS_RDONLY } else { o.flags },
-                    &mount_data(h),
+                    &h.mount_data(),
                 )?;
                 let step = MountStep { fallback: Some((tree, false)), ..step };
                 self.push(field.to_string(), Step::Mount(Box::new(step)));
@@ -85,16 +85,6 @@ impl Plan {
         }
         Ok(())
     }
-}
-
-/// The hierarchy's entry in [`crate::cgroup::Paths`].
-fn key(h: &Hierarchy) -> &str {
-    if h.v2 { "" } else { h.controllers.first().map_or("", String::as_str) }
-}
-
-/// The options with which an existing hierarchy is mounted again (cgroups(7)).
-fn mount_data(h: &Hierarchy) -> String {
-    if h.v2 { String::new() } else { h.controllers.join(",") }
 }
 
 /// Hierarchies of several controllers are customarily found by each one's name too.
