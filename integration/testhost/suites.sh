@@ -46,7 +46,6 @@ uml,kvm   runtime-unit         root    600      ./orlop-unit --skip libseccomp -
 kvm       runtime-ptrace       root    1200     ./programs $REAL_KERNEL
 tcg       conformance-cpus     root    300      TMPDIR=/var/tmp conformance --runtime $ORLOP --filter cgroups::cpuset --filter memory_policy:: --filter namespaces::time_
 tcg       conformance-criu     root    300      TMPDIR=/var/tmp conformance --runtime $ORLOP --filter checkpoint::
-tcg       runtime-cpus         root    300      ./programs steps devices
 tcg       docker-cpus          root    300      CGROUP_DRIVER=systemd ./docker default::resources::cpuset
 tcg       podman-criu          root    300      CGROUP_MANAGER=systemd ./podman checkpoint::
 tcg       containerd-criu      root    300      ./containerd a_checkpoint
