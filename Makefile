@@ -41,7 +41,7 @@ test: build ## unit, conformance and Docker tests, against out/orlop
 	@integration/setup.sh test
 	@ORLOP=$(ORLOP) integration/suites.sh
 
-# VM_BACKEND=uml|tcg|kvm, of which tcg runs what uml cannot, and kvm all; the other variables are in integration/testhost/settings.sh. SUITES="conformance docker": these alone
+# VM_BACKEND=uml|tcg|kvm, of which tcg runs what uml cannot (CRIU, cpusets, time namespaces), and kvm all; the other variables are in integration/testhost/settings.sh. SUITES="conformance docker-shim": these alone
 test-vm: build ## the same on a virtual Debian 13: cgroup v2, systemd, AppArmor; made, booted and ended by this
 	@integration/setup.sh vm $(if $(filter-out uml,$(VM_BACKEND)),qemu)
 	@ORLOP=$(ORLOP) integration/testhost/suites.sh $(SUITES)

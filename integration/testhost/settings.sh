@@ -4,7 +4,7 @@
 : "${VM_BACKEND:=uml}"              # uml: Debian's user-mode-linux, a process; tcg: QEMU without KVM; kvm: QEMU with it
 : "${VM_SUITE:=trixie}"             # the Debian release inside
 : "${VM_MEM:=3072}"                 # the memory of a machine, in MiB
-# how many machines share the suites out between them: two where each has a processor and memory of its own; one of QEMU's has all processors
+# how many machines share the suites out between them: two of user-mode-linux where each has a processor and memory of its own
 if [ "$VM_BACKEND" = uml ] && [ "$(nproc)" -gt 1 ] && [ "$(awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo)" -gt $((2 * (VM_MEM + 1024))) ]; then
     : "${VM_MACHINES:=2}"
 fi

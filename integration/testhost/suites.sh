@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the test suites on the second host: makes its image, builds what runs there, boots it, and runs every suite that the
-# table below has for its backend. VM_MACHINES of it share the suites out between them: each has one processor. They end with this script.
+# table below has for its backend. VM_MACHINES of it share the suites out between them. They end with this script.
 # Needs root, or a user with sudo; cargo runs as the caller.
 #
 #   ORLOP=/path/to/static/orlop integration/testhost/suites.sh [SUITE...]
@@ -11,8 +11,8 @@ cd "$(dirname "$0")/../.."
 
 # The runtime's own tests that have no place there: they read the sources.
 readonly SOURCES='layers errors supply'
-# And in user-mode-linux alone: `faults`, `kills` and `seal` are about ptrace(2) and /proc/PID/wchan as it has them not, `steps` wants
-# NUMA and cpusets, and `devices` races on two processors.
+# And those that have none in user-mode-linux: `faults`, `kills` and `seal` are about ptrace(2) and /proc/PID/wchan as it has them not, `steps`
+# wants NUMA and cpusets, and `devices` races on two processors. QEMU without KVM takes hours for some of them.
 readonly REAL_KERNEL='faults kills seal steps devices'
 RUNTIME_TESTS='orlop_sys-unit left no_alloc'
 for test in runtime/tests/*.rs; do
@@ -24,8 +24,7 @@ readonly RUNTIME_TESTS
 # What is Docker's own business more than the runtime's; once is enough.
 readonly BESIDE='--skip image:: --skip inspect:: --skip volume:: --skip network:: --skip build:: --skip daemon::'
 
-# What user-mode-linux has not is for QEMU, which without KVM takes too long for the rest. Of those of one backend, the longest come first. `docs` is the last,
-# when no machine takes another one: the pages change it.
+# Of those of one backend, the longest come first. `docs` is the last, when no machine takes another one: the pages change it.
 # backends  suite              user    seconds  command, in the directory of the tests
 # shellcheck disable=SC2016
 readonly SUITES='
@@ -44,8 +43,8 @@ uml,kvm   swarm                root    900      ./swarm
 uml,kvm   compose              root    900      ./compose
 uml,kvm   runtime-unit         root    600      ./orlop-unit --skip libseccomp --skip cli::completion
 kvm       runtime-ptrace       root    1200     ./programs $REAL_KERNEL
-tcg       conformance-cpus     root    300      TMPDIR=/var/tmp conformance --runtime $ORLOP --filter cgroups::cpuset --filter memory_policy:: --filter namespaces::time_
-tcg       conformance-criu     root    300      TMPDIR=/var/tmp conformance --runtime $ORLOP --filter checkpoint::
+tcg       conformance-cpus     root    300      conformance --runtime $ORLOP --filter cgroups::cpuset --filter memory_policy:: --filter namespaces::time_
+tcg       conformance-criu     root    300      conformance --runtime $ORLOP --filter checkpoint::
 tcg       docker-cpus          root    300      CGROUP_DRIVER=systemd ./docker default::resources::cpuset
 tcg       podman-criu          root    300      CGROUP_MANAGER=systemd ./podman checkpoint::
 tcg       containerd-criu      root    300      ./containerd a_checkpoint
@@ -264,7 +263,8 @@ while read -r backends name row; do
     if [ $# = 0 ]; then [[ ",$backends," == *",$VM_BACKEND,"* ]] || continue; else [[ " $* " == *" $name "* ]] || continue; fi
     queue+=("$name $row")
 done <<<"$SUITES"
-[ ${#queue[@]} != 0 ] || die "no such suite: $*"
+for name in "$@"; do printf '%s\n' "${queue[@]}" | grep -q "^$name " || die "no such suite: $name"; done
+[ ${#queue[@]} != 0 ] || die "VM_BACKEND is uml, tcg or kvm, not $VM_BACKEND"
 [ "$VM_MACHINES" -le ${#queue[@]} ] || VM_MACHINES=${#queue[@]}
 
 began=$SECONDS

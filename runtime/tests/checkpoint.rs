@@ -12,9 +12,9 @@ use orlop::criu::rpc::{self, opt};
 use orlop::criu::wire::{Message, Value, parse};
 use orlop_sys::process::{self, Strings};
 use orlop_sys::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use orlop_sys::{fds, file, socket, terminal};
+use orlop_sys::{fds, file, mount, socket, terminal};
 use serde_json::json;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -476,6 +476,12 @@ fn a_restore_that_fails_leaves_nothing() {
     scenario("version 4 1 1\nchild\nnotify setup-namespaces child\ndone");
     nothing(&restore(&bundle, &images, &["-d"]), &["error running createRuntime hook #0"]);
     assert_eq!(noted("answers"), "setup-namespaces false\n");
+    // Nobody else's root is changed, whatever CRIU says.
+    let mut config = bundle.docker();
+    config["root"]["readonly"] = json!(true);
+    bundle.write(&config);
+    scenario("version 4 1 1\nchild\nnotify setup-namespaces child\nnotify post-restore 1\ndone");
+    nothing(&restore(&bundle, &images, &["-d"]), &["root.readonly: ", "a process that is not the container's"]);
     let mut config = bundle.docker();
     config["mounts"][0] =
         json!({"destination": "/x", "type": "bind", "source": "/nowhere/at/all", "options": ["bind"]});
@@ -599,7 +605,10 @@ mod fake {
         for line in scenario.lines() {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
             match word {
-                "child" => child = Some(sibling(rest)),
+                "child" => {
+                    let root = option(opt::ROOT).unwrap().text();
+                    child = Some(sibling(rest, &CString::new(root).unwrap()));
+                }
                 "kill" => {
                     let pid = process::pidfd_open(option(opt::PID).unwrap().number()).unwrap();
                     process::pidfd_signal(pid.as_fd(), process::SIGKILL).unwrap();
@@ -665,19 +674,33 @@ mod fake {
         content
     }
 
-    /// A process whose parent is ours, as of a restore with rst_sibling, in mount, network and pid namespaces of its own.
-    fn sibling(script: &str) -> i32 {
+    /// A process whose parent is ours, as of a restore with rst_sibling, in mount, network and pid namespaces of its own,
+    /// and below the root file system that CRIU is given.
+    fn sibling(script: &str, root: &CStr) -> i32 {
         let script = if script.is_empty() { "exec sleep 100".to_string() } else { format!("sleep 0.3; {script}") };
         let strings = |words: &[&str]| Strings::new(words.iter().map(|word| CString::new(*word).unwrap()).collect());
         let (args, env) = (strings(&["sh", "-c", &script]), strings(&["PATH=/usr/bin:/bin"]));
         let flags = process::CLONE_PARENT | process::CLONE_NEWNET | process::CLONE_NEWNS | process::CLONE_NEWPID;
+        let enter = || {
+            process::chdir(root)?;
+            mount::pivot_root_here()?;
+            mount::unmount(c".", mount::MNT_DETACH)
+        };
         let made = process::clone3(flags as u64, None, || {
+            if enter().is_err() {
+                return 1;
+            }
             let _ = fds::cloexec_from(3);
             process::reset_signals();
             process::exec(c"/bin/sh", &args, &env);
             1
         });
         let pid = made.unwrap().pid;
+        let ino = |path: &str| fs::metadata(path).map(|found| found.ino()).ok();
+        assert!(
+            soon(|| ino(&format!("/proc/{pid}/root/")) == ino(root.to_str().unwrap())),
+            "the child has another root"
+        );
         fs::write(dir().join("child"), pid.to_string()).unwrap();
         pid
     }

@@ -63,7 +63,8 @@ impl Container<'_> {
                 let only_v2 = self.hierarchies.iter().all(|h| h.v2);
                 let whole = only_v2 && [Ns::Cgroup, Ns::User].iter().all(|kind| namespace(self.spec, *kind).is_none());
                 all.extend(self.hierarchies.iter().filter_map(|h| {
-                    let source = if whole { PathBuf::from(ROOT) } else { self.cgroups.get(h.key())?.clone() };
+                    let made = if whole { Some(PathBuf::from(ROOT)) } else { self.cgroups.get(h.key()).cloned() };
+                    let source = made.or_else(|| only_v2.then(|| h.own_dir()))?;
                     let inside = if only_v2 { inside.clone() } else { format!("{inside}/{}", h.name) };
                     Some(External { inside, source })
                 }));

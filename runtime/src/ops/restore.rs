@@ -27,7 +27,7 @@ use orlop_sys::{Errno, file, network, process, socket};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 const LOG: &CStr = c"restore.log";
@@ -278,7 +278,7 @@ fn answer(creating: &mut Creating, notify: &Notify, fd: Option<OwnedFd>) -> Resu
             if creating.saved.is_none() {
                 creating.hooks(notify.pid)?;
             }
-            read_only_root(&creating.config.spec, notify.pid)
+            read_only_root(creating, notify.pid)
         }
         ("orphan-pts-master", Some(master)) => creating.console(master),
         _ => Ok(()),
@@ -314,33 +314,57 @@ fn prepare_network(pid: i32) -> Result<OwnedFd> {
     }
 }
 
-/// CRIU takes the root file system from us, as writable as it needs it itself, and leaves it so.
-fn read_only_root(spec: &Spec, pid: i32) -> Result<()> {
+/// CRIU before 4.2 leaves the root file system, and what is bound of it, as writable as it got it from us. What it says is not trusted: the
+/// process must be a child of ours, and the root of its mount namespace that of the container, or nothing is changed.
+fn read_only_root(creating: &Creating, pid: i32) -> Result<()> {
     const WHAT: &str = "the restored root file system";
+    let spec = &creating.config.spec;
     let asked = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
-    // Images of a container without a mount namespace put its processes into the host's, whatever the configuration says now.
-    if !asked || !in_other("mnt", pid)? {
+    if !asked || super::namespace(spec, Ns::Mount).is_none() {
         return Ok(());
     }
+    let refused = |why| Error::new(Kind::System, format!("{WHAT} cannot be made read-only: {why}")).at("root.readonly");
     let pidfd = process::pidfd_open(pid).on("pidfd_open", pid)?;
+    if !matches!(process::wait(pidfd.as_fd(), false), Ok(None)) {
+        return Err(refused("criu told of a process that is not the container's"));
+    }
+    if !in_other("mnt", pid)? {
+        return Err(refused("the checkpoint is of a container without a mount namespace"));
+    }
+    let expected = std::fs::metadata(&creating.rootfs).on("stat", creating.rootfs.display())?;
+    let bound = spec.linux().iter().filter_map(|linux| linux.readonly_paths().as_ref()).flatten();
+    let bound = bound.map(|path| c_string(path.as_str(), "linux.readonlyPaths")).collect::<Result<Vec<_>>>()?;
+    let read_only = Attr { set: attr::RDONLY, ..Attr::default() };
     let child = process::clone3(0, None, || {
         let made = process::setns(pidfd.as_fd(), process::CLONE_NEWNS).and_then(|()| {
             // The namespace's root has become ours.
             let root = file::open(c"/", file::O_PATH | file::O_DIRECTORY, 0)?;
-            mount::set_attr(root.as_fd(), &Attr { set: attr::RDONLY, ..Attr::default() }, false)
+            let found = file::fstat(root.as_fd())?;
+            if (found.dev, found.ino) != (expected.dev(), expected.ino()) {
+                return Err(Errno::EXDEV);
+            }
+            mount::set_attr(root.as_fd(), &read_only, false)?;
+            for path in &bound {
+                let there = file::openat2(root.as_fd(), path, file::O_PATH, 0, file::IN_ROOT);
+                match there.and_then(|fd| mount::set_attr(fd.as_fd(), &read_only, false)) {
+                    // What is not there was not bound.
+                    Ok(()) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            Ok(())
         });
         made.err().map_or(0, |errno| errno as i32 as u8)
     })
     .on("clone3 for", WHAT)?;
     match process::wait(child.pidfd.as_fd(), true).on("waitid", WHAT)? {
         Some(Exit::Status(0)) => Ok(()),
-        Some(Exit::Status(errno)) => {
-            Err(Errno::from_raw(errno.into()).on("mount_setattr", WHAT)).map_err(|e: Error| e.at("root.readonly"))
-        }
-        _ => Err(Error::new(
-            Kind::System,
-            format!("{WHAT} is not read-only: the process that was to make it so was killed"),
-        )),
+        Some(Exit::Status(errno)) => Err(match Errno::from_raw(errno.into()) {
+            Errno::EXDEV => refused("the checkpoint is of a container with another one"),
+            Errno::EBUSY => refused("a file of it was open for writing"),
+            errno => errno.on("make read-only", WHAT).at("root.readonly"),
+        }),
+        _ => Err(refused("the process that was to do it was killed")),
     }
 }
 
