@@ -96,6 +96,7 @@ pub const NEEDS: &[Need] = &[
             "checkpoint::restored_container_takes_every_verb",
             "checkpoint::restore_twice_from_one_checkpoint",
             "checkpoint::restore_brings_bind_mounts_and_masks_back",
+            "checkpoint::restore_brings_back_how_all_is_mounted",
             "checkpoint::restored_network_has_a_loopback",
         ],
     },

@@ -78,10 +78,12 @@ fn exec_terminal(lab: &Lab) {
     stream.resize(44, 120);
     until_it_says(&mut stream, "stty size", "44 120");
     until_it_says(&mut stream, "tty", "/dev/pts/0");
-    stream.send(STDIN, b"echo sle''eping; sleep 1000\n");
-    // The shell has let go of the terminal: Ctrl-C goes to its foreground process.
-    stream.expect(STDOUT, "sleeping");
-    stream.send(STDIN, b"\x03");
+    stream.send(STDIN, b"sleep 1000\n");
+    // Ctrl-C goes to the terminal's foreground process: the shell, until it has made that of sleep.
+    wait::until("Ctrl-C ends the sleep", SOON, || {
+        stream.send(STDIN, b"\x03echo awa''ke\n");
+        stream.try_expect(STDOUT, "awake", Duration::from_secs(2)).then_some(())
+    });
     until_it_says(&mut stream, "echo $((40 + 2))", "42");
     stream.send(STDIN, b"exit 4\n");
     assert_eq!(stream.exit_code(), 4);
