@@ -27,7 +27,8 @@ trap 'rm -f "$new" "$new.body"' EXIT
 
 What the tests show: one table for each host, a column for each engine (and, where there are several, how it was told to manage cgroups, who ran it, or by which
 shim), a row for each feature. A number is how many tests passed; `n not here` are those whose subject the host does not have, `n known` those that fail and are
-listed with the reason, and **n fail** is what it says. Made by `make compatibility` of the results of `make test` and `make test-vm`;
+listed with the reason, and **n fail** is what it says. Made by `make compatibility` of the results of `make test` and `make test-vm`
+(of its machines, user-mode-linux runs all but what it cannot, and QEMU, `tcg`, that alone);
 `integration/features.tsv` says which tests are about which feature.
 END
     awk -F '\t' '
