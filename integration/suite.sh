@@ -58,7 +58,8 @@ tally() {
     read -r count p f i < <(awk '/^test result:/ { n++; for (i = 2; i <= NF; i++) if ($i ~ /^(passed|failed|ignored)/) sum[substr($i, 1, 1)] += $(i-1) }
                                END { print n + 0, sum["p"] + 0, sum["f"] + 0, sum["i"] + 0 }' "$log")
     passed=$((passed + p)) failed=$((failed + f))
-    if [ "$count" = 0 ] || [ "$p" = 0 ] || { [ "$status" != 0 ] && [ "$f" = 0 ]; }; then
+    # All are empty if there is no log.
+    if [ "${count:-0}" = 0 ] || [ "${p:-0}" = 0 ] || { [ "$status" != 0 ] && [ "$f" = 0 ]; }; then
         broken+=("$name (exit status $status, $p passed)")
     fi
     mapfile -t -O ${#why[@]} why < <(reasons "$log")
