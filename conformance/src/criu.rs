@@ -1,5 +1,6 @@
 //! Whether CRIU itself works on this kernel, found out without any runtime: it often does not, being older than the kernel.
 
+use crate::runtime::wait_until;
 use std::env;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -24,13 +25,9 @@ fn dumps_and_restores() -> std::io::Result<bool> {
     let mut process = quiet(Command::new("setsid").args(["bash", "-c", script])).spawn()?;
     let pid = process.id().to_string();
     let images = images.path().to_string_lossy().into_owned();
-    for _ in 0..600 {
-        if std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "sleep\n") {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    let dumped = succeeds(&["dump", "-t", &pid, "-D", &images]);
+    let comm = || std::fs::read_to_string(format!("/proc/{pid}/comm"));
+    let asleep = wait_until("it does not sleep", || Ok(comm().is_ok_and(|comm| comm == "sleep\n"))).is_ok();
+    let dumped = asleep && succeeds(&["dump", "-t", &pid, "-D", &images]);
     end(&mut process);
     if !dumped {
         return Ok(false);

@@ -384,7 +384,7 @@ fn at_once(candidates: &[Candidate], bars: &mut Bars) {
         if let Some(first) = failures.first() {
             say(format!("\nfirst failure of {}: {first}\n", candidate.name));
         }
-        wait::until("all are gone", Duration::from_secs(120), || host.leftovers().is_empty().then_some(()));
+        wait::until("all are gone", wait::SOON, || host.leftovers().is_empty().then_some(()));
     }
     say(format!("\nTotal of orlop to that of the Go shim: {:.2}.", totals[0] / totals[1]));
 }

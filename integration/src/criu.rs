@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 /// Whether `criu check` is content, and a plain process can be dumped and restored: it often is older than the kernel.
 pub fn works() -> bool {
@@ -21,7 +20,7 @@ pub fn works() -> bool {
         "for fd in /proc/$$/fd/*; do n=${fd##*/}; if [ $n -gt 2 ]; then exec {n}>&-; fi; done; exec sleep 1000";
     let mut process = run("setsid", &["bash", "-c", script]).spawn().expect("setsid");
     let pid = process.id().to_string();
-    crate::wait::until("the process sleeps", Duration::from_secs(120), || {
+    crate::wait::until("the process sleeps", crate::wait::SOON, || {
         (fs::read_to_string(format!("/proc/{pid}/comm")).ok()? == "sleep\n").then_some(())
     });
     let dumped = criu(&["dump", "-t", &pid, "-D", dir]);

@@ -8,7 +8,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
 use tempfile::TempDir;
 
 /// The variable that says who manages cgroups: `cgroupfs` (the default) or `systemd`.
@@ -188,14 +187,14 @@ impl Podman {
 
     /// Waits until a field of `inspect` has a value.
     pub fn becomes(&self, object: &str, template: &str, value: &str) {
-        wait::until(&format!("{template} of {object} is {value}"), Duration::from_secs(120), || {
+        wait::until(&format!("{template} of {object} is {value}"), wait::SOON, || {
             self.has(object, template, value).then_some(())
         });
     }
 
     /// Waits until all that a container has said is this.
     pub fn says(&self, container: &str, text: &str) {
-        wait::until(&format!("{container} says {text:?}"), Duration::from_secs(120), || {
+        wait::until(&format!("{container} says {text:?}"), wait::SOON, || {
             (self.ok(&format!("logs {container}")) == text).then_some(())
         });
     }

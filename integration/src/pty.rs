@@ -1,6 +1,7 @@
 //! A program on a terminal of its own, driven as a person would.
 
 use crate::docker;
+use crate::wait::SOON;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use std::fs::File;
@@ -9,7 +10,6 @@ use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-const LIMIT: Duration = Duration::from_secs(120);
 const SIZED: &str = "sized so";
 
 /// A running program whose controlling terminal this process holds the other end of.
@@ -53,14 +53,14 @@ impl Pty {
 
     /// The same, and does something for it each time that it is not there yet: a hundred times a second.
     fn expect_while(&mut self, text: &str, mut again: impl FnMut(&Self)) -> String {
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + SOON;
         loop {
             let rest = self.rest();
             if let Some(at) = rest.find(text) {
                 self.seen += at + text.len();
                 return rest[..at + text.len()].to_owned();
             }
-            assert!(Instant::now() < end, "not within {LIMIT:?}: {text:?} from {}; it wrote {rest:?}", self.line);
+            assert!(Instant::now() < end, "not within {SOON:?}: {text:?} from {}; it wrote {rest:?}", self.line);
             again(self);
             std::thread::sleep(Duration::from_millis(10));
         }

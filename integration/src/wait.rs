@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// How long what happens by itself may take, on a machine that has other work and stands still for a while.
+pub const SOON: Duration = Duration::from_secs(120);
+
 const STEP: Duration = Duration::from_millis(20);
 
 /// Calls `probe` until it gives a value; panics with `what` when `limit` has passed.

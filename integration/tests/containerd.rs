@@ -24,7 +24,6 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
-use std::time::Duration;
 
 type Body = fn(&Containerd);
 
@@ -192,16 +191,14 @@ impl<'a> Running<'a> {
     }
 
     fn is(&self, status: &str) {
-        wait::until(&format!("{} is {status}", self.id), Duration::from_secs(120), || {
-            (self.status() == status).then_some(())
-        });
+        wait::until(&format!("{} is {status}", self.id), wait::SOON, || (self.status() == status).then_some(()));
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.task("kill -s KILL ID");
-        wait::until("the task goes", Duration::from_secs(120), || {
+        wait::until("the task goes", wait::SOON, || {
             self.task("rm ID");
             (self.status() == "gone").then_some(())
         });
@@ -289,7 +286,7 @@ fn exec_leaves_a_grandchild_behind(daemon: &Containerd) {
     let go = daemon.rootfs().join(format!("tmp/go-{}", container.id));
     fs::write(go, "").expect("our file");
     let late = daemon.rootfs().join(format!("tmp/late-{}", container.id));
-    wait::until("the grandchild goes on", Duration::from_secs(120), || late.exists().then_some(()));
+    wait::until("the grandchild goes on", wait::SOON, || late.exists().then_some(()));
 }
 
 fn fast_execs_are_never_lost(daemon: &Containerd) {
@@ -303,7 +300,7 @@ fn fast_execs_are_never_lost(daemon: &Containerd) {
         let status = i32::try_from(n % 5).expect("small");
         container.task(&format!("exec --exec-id e{n} ID /bin/sh -c 'exit {status}'")).exits(status);
     }
-    wait::until("the shim has closed what it opened", Duration::from_secs(120), || (fds() <= before).then_some(()));
+    wait::until("the shim has closed what it opened", wait::SOON, || (fds() <= before).then_some(()));
 }
 
 fn processes_by_pid_and_exec_id(daemon: &Containerd) {
@@ -311,7 +308,7 @@ fn processes_by_pid_and_exec_id(daemon: &Containerd) {
     let mut exec = daemon.command(&format!("task exec --exec-id held {} /bin/sleep 1000", container.id));
     let mut exec = exec.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("ctr");
     let pid = container.pid().to_string();
-    wait::until("both are listed", Duration::from_secs(120), || {
+    wait::until("both are listed", wait::SOON, || {
         let list = container.task("ps ID").exits(0).text();
         let lines: Vec<&str> = list.lines().skip(1).collect();
         let init = lines.iter().any(|line| line.split_whitespace().next() == Some(&pid));
@@ -360,7 +357,7 @@ fn limits_by_systemd(daemon: &Containerd) {
     container.is("PAUSED");
     container.task("resume ID").exits(0);
     drop(container);
-    wait::until("the unit has gone", Duration::from_secs(120), || (of_unit("ActiveState") == "inactive").then_some(()));
+    wait::until("the unit has gone", wait::SOON, || (of_unit("ActiveState") == "inactive").then_some(()));
 }
 
 fn statistics(daemon: &Containerd) {
@@ -376,7 +373,7 @@ fn statistics(daemon: &Containerd) {
         of("cpuacct.usage").or(of("cpu.usage_usec")).unwrap_or_else(|| panic!("no cpu time: {text}"))
     };
     let first = cpu();
-    wait::until("the processor is used", Duration::from_secs(120), || (cpu() > first).then_some(()));
+    wait::until("the processor is used", wait::SOON, || (cpu() > first).then_some(()));
 }
 
 /// What `ctr events` prints while `f` runs, as topics of this container.
@@ -392,12 +389,12 @@ fn events_of(daemon: &Containerd, id: &str, last: &str, f: impl FnOnce()) -> Vec
             .collect()
     };
     // Until the watcher is there: it prints what anybody does.
-    wait::until("events are told", Duration::from_secs(120), || {
+    wait::until("events are told", wait::SOON, || {
         run(daemon, "", "/bin/true");
         (!fs::read_to_string(&file).unwrap_or_default().is_empty()).then_some(())
     });
     f();
-    let told = wait::until(&format!("{last} is told"), Duration::from_secs(120), || {
+    let told = wait::until(&format!("{last} is told"), wait::SOON, || {
         let topics = topics();
         topics.contains(&last.to_owned()).then_some(topics)
     });
@@ -415,9 +412,7 @@ fn events_in_their_order(daemon: &Containerd) {
         daemon.ctr(&format!("task pause {id}")).exits(0);
         daemon.ctr(&format!("task resume {id}")).exits(0);
         daemon.ctr(&format!("task kill -s KILL {id}")).exits(0);
-        wait::until("it is deleted", Duration::from_secs(120), || {
-            (daemon.ctr(&format!("task rm {id}")).status == 0).then_some(())
-        });
+        wait::until("it is deleted", wait::SOON, || (daemon.ctr(&format!("task rm {id}")).status == 0).then_some(()));
         daemon.ctr(&format!("containers rm {id}")).exits(0);
     });
     let expected = [
@@ -449,7 +444,7 @@ fn a_log_file(daemon: &Containerd) {
     let log = daemon.file("logs/deep/container.log");
     let flags = format!("--log-uri file://{}", log.display());
     let container = Running::new(daemon, &flags, "/bin/sh -c 'echo out; echo err >&2; sleep 1000'");
-    wait::until("both streams are in the file", Duration::from_secs(120), || {
+    wait::until("both streams are in the file", wait::SOON, || {
         let text = fs::read_to_string(&log).unwrap_or_default();
         (text.contains("out\n") && text.contains("err\n")).then_some(())
     });
@@ -554,10 +549,8 @@ fn the_shim_is_killed(daemon: &Containerd) {
     let container = Running::sleeping(daemon);
     let (shim, init) = (container.shim(), container.pid());
     signal(shim, Signal::KILL);
-    wait::until("containerd has cleaned up", Duration::from_secs(120), || (container.status() == "gone").then_some(()));
-    wait::until("the init has gone", Duration::from_secs(120), || {
-        (!Path::new(&format!("/proc/{init}")).exists()).then_some(())
-    });
+    wait::until("containerd has cleaned up", wait::SOON, || (container.status() == "gone").then_some(()));
+    wait::until("the init has gone", wait::SOON, || (!Path::new(&format!("/proc/{init}")).exists()).then_some(()));
     daemon.ctr(&format!("containers rm {}", container.id)).exits(0);
 }
 
@@ -614,9 +607,7 @@ fn containerd_is_killed_and_an_exit_is_told_later(_: &Containerd) {
         let pid = container.pid();
         daemon.suspend(Signal::KILL);
         signal(pid, Signal::KILL);
-        wait::until("the init has gone", Duration::from_secs(120), || {
-            (!Path::new(&format!("/proc/{pid}")).exists()).then_some(())
-        });
+        wait::until("the init has gone", wait::SOON, || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
         daemon.resume();
         container.is("STOPPED");
         let said = container.task("rm ID").exits(0).error();

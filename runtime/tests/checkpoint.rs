@@ -324,6 +324,7 @@ fn a_restored_container_is_one_like_others() {
     let mount = json!({"destination": "/deep/in/there", "type": "bind", "source": "extra", "options": ["bind"]});
     config["mounts"].as_array_mut().unwrap().push(mount);
     config["root"]["readonly"] = json!(true);
+    config["linux"]["readonlyPaths"].as_array_mut().unwrap().push(json!("/bin"));
     bundle.write(&config);
     scenario("version 4 1 1\nchild\nnotify setup-namespaces child\nnotify post-restore child\ndone");
     let pid_file = bundle.path("pid");
@@ -345,8 +346,11 @@ fn a_restored_container_is_one_like_others() {
     }
     // What CRIU has left writable, in its mount namespace.
     let of = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
-    let root = of.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|line| line[4] == "/").unwrap();
-    assert!(root[5].starts_with("ro"), "{root:?}");
+    let lines: Vec<Vec<&str>> = of.lines().map(|line| line.split(' ').collect()).collect();
+    for place in ["/", "/bin"] {
+        let found = lines.iter().find(|line| line[4] == place).unwrap();
+        assert!(found[5].starts_with("ro"), "{found:?}");
+    }
     // A new network namespace is empty but for what a container always finds.
     let inside = format!("--net=/proc/{pid}/ns/net");
     let lo = Command::new("nsenter").args([&inside, "cat", "/sys/class/net/lo/carrier"]).output().unwrap();
@@ -684,7 +688,9 @@ mod fake {
         let enter = || {
             process::chdir(root)?;
             mount::pivot_root_here()?;
-            mount::unmount(c".", mount::MNT_DETACH)
+            mount::unmount(c".", mount::MNT_DETACH)?;
+            // As a read-only path of the root is.
+            mount::mount(Some(c"/bin"), c"/bin", None, mount::MS_BIND, None)
         };
         let made = process::clone3(flags as u64, None, || {
             if enter().is_err() {

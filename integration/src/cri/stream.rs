@@ -1,5 +1,6 @@
 //! The streams of Exec, Attach and PortForward: WebSocket, with one byte for the channel before each message.
 
+use crate::wait::SOON;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -12,7 +13,6 @@ use tungstenite::client::IntoClientRequest;
 use tungstenite::{Error, Message, WebSocket};
 
 const PROTOCOL: &str = "v4.channel.k8s.io";
-const LIMIT: Duration = Duration::from_secs(120);
 
 /// Channels of Exec and Attach.
 pub const STDIN: u8 = 0;
@@ -73,7 +73,7 @@ impl Stream {
 
     /// Reads until the text has come on the channel.
     pub fn expect(&mut self, channel: u8, text: &str) {
-        assert!(self.try_expect(channel, text, LIMIT), "no {text:?} on channel {channel}: {:?}", self.said());
+        assert!(self.try_expect(channel, text, SOON), "no {text:?} on channel {channel}: {:?}", self.said());
     }
 
     /// Whether the text comes on the channel within the time.
@@ -90,7 +90,7 @@ impl Stream {
 
     /// Reads until the stream is closed by the server.
     pub fn to_the_end(&mut self) {
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + SOON;
         while self.open {
             assert!(Instant::now() < end, "the stream does not end: {:?}", self.said());
             self.read(end);

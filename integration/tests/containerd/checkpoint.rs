@@ -5,7 +5,6 @@ use super::rootfs::image;
 use super::{CGROUPS, Running, id};
 use orlop_integration::containerd::Containerd;
 use orlop_integration::wait;
-use std::time::Duration;
 
 /// Counts in memory, where it also has a word that no other one has, and shows both in a file of a tmpfs and on its standard output.
 const COUNTER: &str = "/bin/sh -c 'read -r word </proc/sys/kernel/random/uuid; i=0; \
@@ -15,13 +14,13 @@ fn counting<'a>(daemon: &'a Containerd, flags: &str) -> Running<'a> {
     let (id, image) = (id(), image(daemon, 2));
     daemon.ctr(&format!("run -d --cgroup {CGROUPS}/{id} {flags} {image} {id} {COUNTER}")).exits(0);
     let container = Running { daemon, id };
-    wait::until("it counts", Duration::from_secs(120), || (count(&container).1 > 2).then_some(()));
+    wait::until("it counts", wait::SOON, || (count(&container).1 > 2).then_some(()));
     container
 }
 
 /// Its word, and how far it has counted.
 fn count(container: &Running) -> (String, u64) {
-    wait::until("the file is not empty", Duration::from_secs(120), || {
+    wait::until("the file is not empty", wait::SOON, || {
         let text = container.task(&format!("exec --exec-id count-{} ID cat /dev/shm/n", id())).exits(0).text();
         let (word, number) = text.split_once(' ')?;
         Some((word.to_owned(), number.parse().ok()?))
@@ -36,7 +35,7 @@ pub(super) fn a_checkpoint_is_restored(daemon: &Containerd) {
     // It runs on.
     container.is("RUNNING");
     let (word, before) = count(&container);
-    wait::until("it goes on counting", Duration::from_secs(120), || (count(&container).1 > before).then_some(()));
+    wait::until("it goes on counting", wait::SOON, || (count(&container).1 > before).then_some(()));
     drop(container);
     for _ in 0..2 {
         let restored = Running { daemon, id: id() };
@@ -44,7 +43,7 @@ pub(super) fn a_checkpoint_is_restored(daemon: &Containerd) {
         restored.is("RUNNING");
         let (same, now) = count(&restored);
         assert_eq!(same, word, "another process, which counts from {now}");
-        wait::until("the restored one counts", Duration::from_secs(120), || (count(&restored).1 > now).then_some(()));
+        wait::until("the restored one counts", wait::SOON, || (count(&restored).1 > now).then_some(()));
         assert_eq!(count(&restored).0, word);
         assert_eq!(restored.task("exec --exec-id kept ID cat /tmp/kept").exits(0).text(), "kept");
         restored.task("pause ID").exits(0);

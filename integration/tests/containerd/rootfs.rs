@@ -7,7 +7,6 @@ use orlop_integration::docker::Output;
 use orlop_integration::wait;
 use std::fs;
 use std::sync::Mutex;
-use std::time::Duration;
 
 /// Layers enough for options of more than one page with the snapshotter's names.
 const VERY_MANY: usize = 130;
@@ -60,7 +59,7 @@ pub(super) fn a_file_as_a_block_device(daemon: &Containerd) {
         let mut files = devices.filter_map(|d| fs::read_to_string(d.path().join("loop/backing_file")).ok());
         files.any(|file| file.contains(&dir))
     };
-    wait::until("the loop device is free", Duration::from_secs(120), || (!used()).then_some(()));
+    wait::until("the loop device is free", wait::SOON, || (!used()).then_some(()));
 }
 
 /// The layers' files belong to root of the container, though nobody has changed their owner on disk.

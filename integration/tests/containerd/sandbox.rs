@@ -6,7 +6,6 @@ use orlop_integration::wait;
 use rustix::process::Signal;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 const SPEC: &str = r#"{"ociVersion": "1.0.2", "hostname": "orlop-pod",
     "process": {"user": {"uid": 65535, "gid": 65534, "additionalGids": [7, 8]}}, "linux": {"sysctl": {"kernel.shmmni": "77"},
@@ -121,7 +120,7 @@ pub(super) fn containers_of_a_sandbox(daemon: &Containerd) {
     assert_eq!((first.shim(), second.shim()), (shim, shim));
     second.task("exec --exec-id e ID /bin/sh -c 'ps | grep -c \"[s]leep 1000\"'").exits(0);
     // What is orphaned in the pod is reaped by its first process.
-    wait::until("there is no zombie in the pod", Duration::from_secs(120), || {
+    wait::until("there is no zombie in the pod", wait::SOON, || {
         let children = fs::read_to_string(format!("/proc/{holder}/task/{holder}/children")).expect("a process");
         children.trim().is_empty().then_some(())
     });
@@ -130,7 +129,7 @@ pub(super) fn containers_of_a_sandbox(daemon: &Containerd) {
     assert!(Path::new(&format!("/proc/{holder}")).exists());
     drop(Running::new(daemon, &flags, "/bin/sleep 1000"));
     sandbox.remove();
-    wait::until("the pod has gone", Duration::from_secs(120), || {
+    wait::until("the pod has gone", wait::SOON, || {
         [shim, holder].iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()).then_some(())
     });
 }
@@ -142,15 +141,13 @@ pub(super) fn a_sandbox_and_its_end(daemon: &Containerd) {
     let (shim, holder) = sandbox.processes();
     of_the_holder_nothing_leads_to_the_host(holder);
     signal(holder, Signal::KILL);
-    wait::until("its process has gone", Duration::from_secs(120), || {
-        (!Path::new(&format!("/proc/{holder}")).exists()).then_some(())
-    });
+    wait::until("its process has gone", wait::SOON, || (!Path::new(&format!("/proc/{holder}")).exists()).then_some(()));
     assert!(Path::new(&format!("/proc/{shim}")).exists());
     sandbox.remove();
     let sandbox = Sandbox::new(daemon);
     let (shim, holder) = sandbox.processes();
     signal(shim, Signal::KILL);
-    wait::until("its process ends with the shim", Duration::from_secs(120), || {
+    wait::until("its process ends with the shim", wait::SOON, || {
         (!Path::new(&format!("/proc/{holder}")).exists()).then_some(())
     });
 }

@@ -12,8 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long what happens by itself may take. Two cores may have other work.
-pub const SOON: Duration = Duration::from_secs(120);
+pub use orlop_integration::wait::SOON;
 
 /// A containerd with images, and a client of it.
 pub struct Lab {
@@ -42,7 +41,7 @@ impl Lab {
     }
 
     pub fn is_ready(&self) {
-        wait::until("the interface is ready", Duration::from_secs(120), || {
+        wait::until("the interface is ready", wait::SOON, || {
             let status = self.cri.status(StatusRequest { verbose: false }).ok()?.status?;
             let images = [PAUSE, BUSYBOX].iter().all(|image| {
                 let image = Some(ImageSpec { image: (*image).to_owned() });

@@ -3,7 +3,6 @@
 use crate::fixture::Fixture;
 use orlop_integration::images::BUSYBOX;
 use orlop_integration::wait;
-use std::time::Duration;
 
 crate::tests![
     Criu: leaves_running, in_place, through_an_archive;
@@ -22,7 +21,7 @@ fn counting(f: &Fixture) -> String {
 
 /// Its word, and how far it has counted.
 fn count(f: &Fixture, c: &str) -> (String, u64) {
-    wait::until("the file is not empty", Duration::from_secs(120), || {
+    wait::until("the file is not empty", wait::SOON, || {
         let text = f.ok(&format!("exec {c} cat /dev/shm/n"));
         let (word, number) = text.split_once(' ')?;
         Some((word.to_owned(), number.parse().ok()?))
@@ -30,7 +29,7 @@ fn count(f: &Fixture, c: &str) -> (String, u64) {
 }
 
 fn goes_on(f: &Fixture, c: &str, from: u64) {
-    wait::until("it counts on", Duration::from_secs(120), || (count(f, c).1 > from).then_some(()));
+    wait::until("it counts on", wait::SOON, || (count(f, c).1 > from).then_some(()));
 }
 
 /// The same process, as far as it had come, and it counts.

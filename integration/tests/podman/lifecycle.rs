@@ -7,7 +7,6 @@ use orlop_integration::wait;
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 crate::tests![
     Nothing: create_start_stop, kill_with_a_signal, restart, restart_policy, copy_in_and_out, commit_and_diff, health, processes, the_service_is_killed;
@@ -49,7 +48,7 @@ fn restart(f: &Fixture) {
 fn restart_policy(f: &Fixture) {
     let c = f.name("c");
     f.ok(&format!("run -d --name {c} --restart on-failure:2 {BUSYBOX} sh -c 'echo once; exit 1'"));
-    wait::until("three runs", Duration::from_secs(120), || {
+    wait::until("three runs", wait::SOON, || {
         (f.run(&format!("logs {c}")).text().lines().count() == 3 && f.has(&c, ".State.Status", "exited")).then_some(())
     });
     f.becomes(&c, ".RestartCount", "2");
@@ -113,7 +112,7 @@ fn the_service_is_killed(f: &Fixture) {
     let serve = || {
         let mut command = f.command(&format!("system service --time 0 {url}"));
         let mut service = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        wait::until("the service answers", Duration::from_secs(120), || {
+        wait::until("the service answers", wait::SOON, || {
             assert!(matches!(service.try_wait(), Ok(None)), "the service ended");
             (socket.exists() && f.run(&format!("--url {url} version")).status == 0).then_some(())
         });
@@ -125,7 +124,7 @@ fn the_service_is_killed(f: &Fixture) {
     signal(first.id(), Signal::KILL);
     first.wait().expect("its end");
     // Run by a user, it is the parent of the one that listens, which ends in good order, and takes the socket with it.
-    wait::until("nobody listens", Duration::from_secs(120), || UnixStream::connect(&socket).is_err().then_some(()));
+    wait::until("nobody listens", wait::SOON, || UnixStream::connect(&socket).is_err().then_some(()));
     let _ = fs::remove_file(&socket);
     let mut second = serve();
     assert_eq!(f.ok(&format!("--url {url} exec {c} echo alive")), "alive");

@@ -3,7 +3,6 @@
 use crate::fixture::Fixture;
 use orlop_integration::images::BUSYBOX;
 use orlop_integration::wait;
-use std::time::Duration;
 
 crate::tests![Nothing:
     runtime_is_the_one_under_test,
@@ -95,7 +94,7 @@ fn exec_on_a_terminal(f: &Fixture) {
 fn exec_detached(f: &Fixture) {
     let c = f.idle("");
     f.ok(&format!("exec -d {c} sh -c 'echo done > /tmp/file'"));
-    wait::until("the file of the detached process", Duration::from_secs(120), || {
+    wait::until("the file of the detached process", wait::SOON, || {
         (f.run(&format!("exec {c} cat /tmp/file")).text() == "done").then_some(())
     });
 }

@@ -188,7 +188,7 @@ impl Unit {
         systemctl(&["start", "--no-block", &self.name]);
         let state = || systemctl(&["show", "--property=ActiveState", "--value", &self.name]);
         let wait = |what: &str, reached: &dyn Fn() -> bool| {
-            wait::until(&format!("{}: {what}", self.name), Duration::from_secs(120), || {
+            wait::until(&format!("{}: {what}", self.name), wait::SOON, || {
                 assert_ne!(state(), "failed", "{}", self.log());
                 reached().then_some(())
             });

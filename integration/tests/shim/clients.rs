@@ -19,7 +19,7 @@ pub struct Hook(PathBuf);
 
 impl Hook {
     pub fn begun(&self) {
-        wait::until("the hook", Duration::from_secs(120), || self.0.with_extension("begun").exists().then_some(()));
+        wait::until("the hook", wait::SOON, || self.0.with_extension("begun").exists().then_some(()));
     }
 
     pub fn go(&self) {

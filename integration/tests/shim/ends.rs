@@ -47,7 +47,7 @@ fn two_thousand_execs_that_end_at_once(host: &Host) {
         }
     });
     let exits = || host.told().into_iter().filter(|e| e.topic == "/tasks/exit").count();
-    wait::until("every exit is told", Duration::from_secs(120), || (exits() == count as usize).then_some(()));
+    wait::until("every exit is told", wait::SOON, || (exits() == count as usize).then_some(()));
     let mut started: HashMap<String, u32> = HashMap::new();
     for Event { topic, process, pid, status, .. } in host.told() {
         match topic.as_str() {
@@ -83,7 +83,7 @@ fn an_exec_races_with_the_end_of_the_init(host: &Host) {
         if started.is_ok() {
             assert_eq!(shim.wait(&bundle.id, "e").expect("wait"), 137);
         }
-        let exits: Vec<String> = wait::until("the exits are told", Duration::from_secs(120), || {
+        let exits: Vec<String> = wait::until("the exits are told", wait::SOON, || {
             let told = host.told().into_iter().filter(|e| e.topic == "/tasks/exit" && e.container == bundle.id);
             let told: Vec<String> = told.map(|e| e.process).collect();
             told.contains(&bundle.id).then_some(told)
@@ -105,7 +105,7 @@ fn a_container_without_a_pid_namespace_leaves_nobody_behind(host: &Host) {
     assert_eq!(shim.wait(&bundle.id, "").expect("wait"), 3);
     assert_eq!(shim.delete(&bundle.id, "").expect("delete"), 3);
     // Its orphans came to the shim, which must reap them.
-    wait::until("no zombie is left", Duration::from_secs(120), || children(shim.pid).is_empty().then_some(()));
+    wait::until("no zombie is left", wait::SOON, || children(shim.pid).is_empty().then_some(()));
     shim.shutdown();
 }
 
@@ -120,7 +120,7 @@ fn nobody_outlives_the_init_under_another_runtime(host: &Host) {
     let pid = shim.start(&bundle.id, "e").expect("start");
     signal(shim.state(&bundle.id, "").expect("state").pid, Signal::KILL);
     let exit = || driven.exit_of(&bundle.id, &bundle.id);
-    wait::until("the end is told", Duration::from_secs(120), exit);
+    wait::until("the end is told", wait::SOON, exit);
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
     shim.remove(&bundle.id);
     gone(&driven, "the end");
@@ -129,7 +129,7 @@ fn nobody_outlives_the_init_under_another_runtime(host: &Host) {
 
 fn events_wait_for_containerd(host: &Host) {
     let (bundle, shim) = sleeping(host);
-    wait::until("the start is told", Duration::from_secs(120), || (host.told().len() == 2).then_some(()));
+    wait::until("the start is told", wait::SOON, || (host.told().len() == 2).then_some(()));
     host.deaf();
     for n in 0..50 {
         let exec = format!("e{n}");
@@ -142,7 +142,7 @@ fn events_wait_for_containerd(host: &Host) {
     shim.wait(&bundle.id, "").expect("wait");
     assert_eq!(host.told().len(), 2);
     host.listen();
-    wait::until("all is told", Duration::from_secs(120), || host.exit_of(&bundle.id, &bundle.id));
+    wait::until("all is told", wait::SOON, || host.exit_of(&bundle.id, &bundle.id));
     let told = host.told();
     let mut expected = vec!["/tasks/create".to_owned(), "/tasks/start".to_owned()];
     // exec-added, exec-started, exit: an exit of an exec may be told before its deletion, which has no event.

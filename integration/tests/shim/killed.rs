@@ -146,7 +146,7 @@ fn a_worker_is_killed_in_exec(host: &Host) {
             exec
         });
         end(&exec);
-        wait::until(&format!("nobody but the init is left, killed after {after:?}"), Duration::from_secs(120), || {
+        wait::until(&format!("nobody but the init is left, killed after {after:?}"), wait::SOON, || {
             let dirs = cgroup::tree(&format!("{}/{}", host.cgroups(), bundle.id));
             let most = dirs.iter().map(|dir| cgroup::procs(dir).len()).max();
             (children(shim.pid) == init && most == Some(1)).then_some(())
@@ -179,7 +179,7 @@ fn the_shim_is_killed_in_create(host: &Host) {
         if after.is_none() {
             shim.remove(&bundle.id);
         } else {
-            wait::until("the shim is dead", Duration::from_secs(120), || (!shim.alive()).then_some(()));
+            wait::until("the shim is dead", wait::SOON, || (!shim.alive()).then_some(()));
             let answer = host.clean_up(&bundle);
             assert_eq!(answer.exit_status, 137);
             gone(host, &format!("kill after {after:?}"));
@@ -199,7 +199,7 @@ fn delete_without_a_shim(host: &Host) {
     shim.exec(&bundle.id, "e", &["sleep", "1000"], &Stdio3::default()).expect("exec");
     shim.start(&bundle.id, "e").expect("start");
     shim.signal(Signal::KILL);
-    wait::until("the shim is dead", Duration::from_secs(120), || (!shim.alive()).then_some(()));
+    wait::until("the shim is dead", wait::SOON, || (!shim.alive()).then_some(()));
     for _ in 0..2 {
         let answer = host.clean_up(&bundle);
         assert_eq!((answer.pid, answer.exit_status), (pid, 137));
@@ -218,7 +218,7 @@ fn a_daemon_that_was_killed_gives_way(host: &Host) {
     let shim = host.start(&first);
     shim.run(&first, &Stdio3::default());
     shim.signal(Signal::KILL);
-    wait::until("the shim is dead", Duration::from_secs(120), || (!shim.alive()).then_some(()));
+    wait::until("the shim is dead", wait::SOON, || (!shim.alive()).then_some(()));
     let other = host.start(&second);
     assert_ne!(shim.pid, other.pid);
     assert_eq!(shim.address, other.address);
@@ -237,7 +237,7 @@ fn the_shim_is_told_to_end(host: &Host) {
     assert!(fs::metadata(&socket).expect("a socket").file_type().is_socket());
     assert_eq!((mode(&socket) & 0o077, mode(socket.parent().expect("a directory"))), (0, 0o700));
     shim.signal(Signal::TERM);
-    wait::until("the shim has ended", Duration::from_secs(120), || (!shim.alive()).then_some(()));
+    wait::until("the shim has ended", wait::SOON, || (!shim.alive()).then_some(()));
     assert!(!socket.exists(), "{}", socket.display());
     assert_eq!(host.clean_up(&bundle).exit_status, 137);
 }
@@ -252,7 +252,7 @@ fn the_shim_is_told_to_end_in_create(host: &Host) {
             hook.begun();
             shim.signal(Signal::TERM);
             if too_long {
-                wait::until("the shim has ended", Duration::from_secs(120), || (!shim.alive()).then_some(()));
+                wait::until("the shim has ended", wait::SOON, || (!shim.alive()).then_some(()));
             } else {
                 // More than ttrpc gives to the requests of a connection that it closes.
                 thread::sleep(Duration::from_secs(7));
@@ -261,7 +261,7 @@ fn the_shim_is_told_to_end_in_create(host: &Host) {
             create.join().expect("no panic")
         });
         assert_eq!(created.is_ok(), !too_long, "{created:?}");
-        wait::until("the shim has ended", Duration::from_secs(120), || (!shim.alive()).then_some(()));
+        wait::until("the shim has ended", wait::SOON, || (!shim.alive()).then_some(()));
         assert_eq!(host.clean_up(&bundle).exit_status, 137);
         gone(host, "the end");
     }

@@ -39,7 +39,7 @@ fn memory_of_many_execs(host: &Host) {
     (0..100).for_each(one);
     let (memory, before) = (anonymous(), counts());
     (100..600).for_each(one);
-    wait::until("all is closed", Duration::from_secs(120), || (counts() <= before).then_some(()));
+    wait::until("all is closed", wait::SOON, || (counts() <= before).then_some(()));
     assert!(anonymous() <= memory + 64, "{memory} KiB, then {}", anonymous());
     shim.remove(&bundle.id);
 }
@@ -63,7 +63,7 @@ fn clients_wait_for_fds(host: &Host) {
     thread::scope(|scope| {
         let late = scope.spawn(|| shim.clone().reconnect(|| {}).state(&bundle.id, "").map(|state| state.pid));
         let log = || fs::read_to_string(bundle.dir.join("log")).expect("the log");
-        wait::until("it finds no fd", Duration::from_secs(120), || log().contains("accept: ").then_some(()));
+        wait::until("it finds no fd", wait::SOON, || log().contains("accept: ").then_some(()));
         let (began, used) = (Instant::now(), cpu(shim.pid));
         thread::sleep(Duration::from_secs(2));
         let (took, used) = (began.elapsed(), cpu(shim.pid) - used);

@@ -102,7 +102,7 @@ impl<'a> Pod<'a> {
     /// What is there when nothing is asked: connections that were given up take a moment to end.
     fn settled(&self) -> Left {
         let mut last = None;
-        wait::until("the shim is at rest", Duration::from_secs(120), || {
+        wait::until("the shim is at rest", wait::SOON, || {
             std::thread::sleep(Duration::from_millis(50));
             let now = self.left();
             let at_rest = last.as_ref() == Some(&now);
@@ -229,7 +229,7 @@ fn an_exec_is_killed_at_each_message(host: &Host) {
             let told = started.map_or_else(|e| clear(&e, "OCI runtime exec failed"), |_| Ok(()));
             end(&name)?;
             pod.is(&before)?;
-            wait::until(&format!("killed at {call}, nobody but the init is left"), Duration::from_secs(120), || {
+            wait::until(&format!("killed at {call}, nobody but the init is left"), wait::SOON, || {
                 only_the_init().then_some(())
             });
             told.map(|()| seen.hit)
@@ -333,7 +333,7 @@ fn the_shim_is_killed_at_each_message(host: &Host) {
             shim.remove(&bundle.id);
             return Ok(false);
         }
-        wait::until("the shim is dead", Duration::from_secs(120), || (!shim.alive()).then_some(()));
+        wait::until("the shim is dead", wait::SOON, || (!shim.alive()).then_some(()));
         let answer = host.clean_up(&bundle);
         gone(host, &format!("a kill at {call}"));
         if answer.exit_status == 137 { Ok(true) } else { Err(format!("ended with {}", answer.exit_status)) }

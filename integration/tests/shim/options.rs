@@ -67,7 +67,7 @@ fn options_shim_cgroup(host: &Host) {
     assert!(of(shim.pid).lines().all(|line| line.ends_with(&cgroup)), "{}", of(shim.pid));
     assert!(!of(init).contains("the-shim"), "{}", of(init));
     shim.remove(&bundle.id);
-    wait::until("the shim has ended", Duration::from_secs(120), || (!shim.alive()).then_some(()));
+    wait::until("the shim has ended", wait::SOON, || (!shim.alive()).then_some(()));
     // Whoever has made it may have more shims in it.
     private::remove_cgroups(&cgroup);
 }
@@ -113,7 +113,7 @@ fn options_root(host: &Host) {
     assert!(state.join("state.json").exists());
     // The shim is gone: what it was told is in the bundle.
     shim.signal(Signal::KILL);
-    wait::until("the shim is dead", Duration::from_secs(120), || (!shim.alive()).then_some(()));
+    wait::until("the shim is dead", wait::SOON, || (!shim.alive()).then_some(()));
     host.clean_up(&bundle);
     assert!(!state.exists());
 }

@@ -62,7 +62,7 @@ fn an_end_is_told_when_its_output_was_read(host: &Host) {
             reader.read_exact(&mut [0; 2]).expect("our fifo");
         }
         let exit = || host.exit_of(&bundle.id, &bundle.id);
-        wait::until("the end is told", Duration::from_secs(120), exit);
+        wait::until("the end is told", wait::SOON, exit);
         assert!(reads || began.elapsed() >= patience, "told after {:?}, and nobody has read", began.elapsed());
         assert_eq!(shim.wait(&bundle.id, "").expect("wait"), 0);
         shim.delete(&bundle.id, "").expect("delete");
